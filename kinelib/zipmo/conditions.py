@@ -1,0 +1,126 @@
+"""What the small flow models know: the first frame's features and the pokes, as tokens and as a field over the grid.
+
+Departures from the paper, measured in the course: image tokens are added to the latent tokens of the same place
+instead of joining the sequence; a poke is a cross-attention token (as in the paper) and is also spread over the cells that
+look like it, so that adherence is not left to attention alone; absent pokes are masked and one learned null token is always
+there (the paper pads with zero tokens that act as attention sinks).
+
+Shapes: frame (B, 3, S, S); pokes (B, P, 5) with mask (B, P); cells (B, R * W, d); tokens (B, P + 1, d).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from kinelib.notation import ShapeError, cell_centres, check_finite, check_shape
+from kinelib.zipmo.point_features import position_features, sample_map
+
+REACH = 6.0  # initial sharpness of a poke's field: weight falls by e at a distance of about 0.4
+
+
+class Conditions(NamedTuple):
+    """cells (B, R * W, d) to add to the latents, tokens (B, P + 1, d) to attend to, mask (B, P + 1), True = there."""
+
+    cells: Tensor
+    tokens: Tensor
+    mask: Tensor
+
+
+def check_pokes(pokes: Tensor, mask: Tensor, batch: int, most: int | None = None) -> None:
+    """Raises ShapeError for pokes that are misshaped, not finite, outside the frame or too many."""
+    sizes = check_shape("pokes", pokes, "B P 5", B=batch)
+    check_shape("poke mask", mask, "B P", B=batch, P=sizes["P"])
+    if mask.dtype != torch.bool:
+        raise ShapeError(f"the poke mask must be bool, True for a real poke; got {mask.dtype}.")
+    check_finite("pokes", pokes)
+    real = pokes[mask]
+    if real.numel() and real[:, :2].abs().max() > 1:
+        raise ShapeError("a poke starts outside the frame: its first two numbers, x and y, must be in [-1, 1].")
+    if real.numel() and not ((real[:, 4] > 0) & (real[:, 4] <= 1)).all():
+        raise ShapeError("a poke's goal time must be in (0, 1], 1 being the last frame.")
+    if most is not None and mask.numel() and int(mask.sum(1).max()) > most:
+        raise ShapeError(f"{int(mask.sum(1).max())} pokes were given and this model was trained with at most {most}.")
+
+
+class FrameEncoder(nn.Module):
+    """First-frame features of the cells: 4 x 4 patches, then residual 3 x 3 convolutions; rows = columns = S / 4."""
+
+    def __init__(self, width: int, depth: int) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, width, 6, stride=4, padding=1)
+        self.near = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(depth))
+        self.halve = nn.Conv2d(width, width, 2, stride=2)
+        self.far = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(depth))
+
+    def forward(self, frame: Tensor) -> Tensor:
+        grid = self.patches(frame.contiguous(memory_format=torch.channels_last))
+        for layer in self.near:
+            grid = grid + torch.relu(layer(grid))
+        wide = self.halve(grid)
+        for layer in self.far:
+            wide = wide + torch.relu(layer(wide))
+        return grid + nn.functional.interpolate(wide, scale_factor=2, mode="nearest")
+
+
+class ConditionEncoder(nn.Module):
+    """Turns a frame and pokes into `Conditions`.
+
+    Args:
+        width: d of tokens and cells.
+        image_width: channels of the image features.
+        rows, columns: of the cell grid; the frame is 4 pixels a cell.
+        heads: of the poke field.
+    """
+
+    def __init__(self, width: int, image_width: int, rows: int, columns: int, heads: int = 4) -> None:
+        super().__init__()
+        self.rows, self.columns, self.heads = rows, columns, heads
+        self.image = FrameEncoder(image_width, depth=2)
+        self.register_buffer("cells_xy", cell_centres(rows, columns), persistent=False)
+        where = position_features(torch.zeros(1, 2)).shape[-1]
+        self.cell = nn.Linear(image_width + where, width)
+        self.poke = nn.Sequential(nn.Linear(image_width + 3 * where + 3, width), nn.ReLU(), nn.Linear(width, width))
+        self.null = nn.Parameter(torch.randn(width) * 0.02)
+        self.query, self.key = nn.Linear(width, 16 * heads), nn.Linear(width, 16 * heads)
+        self.null_logit = nn.Parameter(torch.zeros(heads))
+        self.reach = nn.Parameter(torch.full((heads,), REACH).log())
+        self.field = nn.Linear(heads * (5 + width // heads), width)
+        self.value = nn.Linear(width, width)
+
+    def forward(self, frame: Tensor, pokes: Tensor, mask: Tensor) -> Conditions:
+        """Raises ShapeError when pokes are malformed."""
+        check_pokes(pokes, mask, len(frame))
+        image = self.image(frame)
+        cells_xy = self.cells_xy.expand(len(frame), -1, -1)
+        seen = rearrange(image, "b c r w -> b (r w) c")
+        cells = self.cell(torch.cat([seen, position_features(cells_xy)], dim=-1))
+
+        start, goal, time = pokes[..., :2], pokes[..., 2:4], pokes[..., 4:]
+        move = goal - start
+        about = [sample_map(image, start), position_features(start), position_features(goal), position_features(2 * move)]
+        tokens = self.poke(torch.cat([*about, time, move / time.clamp_min(0.05) / 4], dim=-1))
+        cells = cells + self._spread(cells, cells_xy, tokens, start, move, time, mask)
+
+        null = self.null.expand(len(frame), 1, -1)
+        tokens = torch.cat([null, tokens], dim=1)
+        return Conditions(cells, tokens, nn.functional.pad(mask, (1, 0), value=True))
+
+    def _spread(
+        self, cells: Tensor, cells_xy: Tensor, tokens: Tensor, start: Tensor, move: Tensor, time: Tensor, mask: Tensor
+    ) -> Tensor:
+        """Every cell takes from the pokes that are near and whose surroundings look like it, or from none (the null key)."""
+        heads = dict(h=self.heads)
+        q = rearrange(self.query(cells), "b m (h c) -> b h m c", **heads)
+        k = rearrange(self.key(tokens), "b p (h c) -> b h p c", **heads)
+        squared = (cells_xy[:, :, None] - start[:, None]).square().sum(-1)
+        logits = q @ k.mT / 4 - self.reach.exp()[:, None, None] * squared[:, None]
+        logits = logits.masked_fill(~mask[:, None, None, :], -torch.inf)
+        null = self.null_logit[:, None, None].expand(len(cells), -1, cells.shape[1], 1)
+        weights = torch.cat([null, logits], dim=-1).softmax(dim=-1)[..., 1:]
+        raw = torch.cat([move, start, time], dim=-1)[:, None].expand(-1, self.heads, -1, -1)
+        values = torch.cat([raw, rearrange(self.value(tokens), "b p (h c) -> b h p c", **heads)], dim=-1)
+        return self.field(rearrange(weights @ values, "b h m c -> b m (h c)"))

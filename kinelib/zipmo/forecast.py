@@ -1,0 +1,120 @@
+"""One call for everything that forecasts: the latent flow matcher, the direct one, regression, and the simple baselines.
+
+    forecast(frame (B, 3, S, S), pokes (B, P, 5), mask (B, P), query_points (B, Q, 2), *, num_frames, samples, seed) -> (B, K, Q, T, 2)
+
+K is 1 for forecasters that have one answer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange, repeat
+from torch import Tensor
+
+from kinelib.notation import check_shape
+from kinelib.zipmo.autoencoder import TrackAutoencoder
+from kinelib.zipmo.correction import CORRECTIONS, gradient_correction, snap_to_pokes
+from kinelib.zipmo.direct import DirectFlowMatcher
+from kinelib.zipmo.flow_matcher import FlowMatcher
+from kinelib.zipmo.regression import Regression
+from kinelib.zipmo.temporal_basis import resample_time
+
+
+@dataclass(frozen=True)
+class LatentForecast:
+    """Samples latents with the flow matcher and decodes them at the query points.
+
+    Args:
+        autoencoder, planner: trained together.
+        steps, guidance, solver: of the sampler.
+        correction: None (raw), "gradient", "snap", or "gradient+snap"; see `correction`.
+    """
+
+    autoencoder: TrackAutoencoder
+    planner: FlowMatcher
+    steps: int = 10
+    guidance: float = 1.0
+    solver: str = "euler"
+    correction: str | None = None
+
+    def __post_init__(self) -> None:
+        unknown = set((self.correction or "").split("+")) - {"", *CORRECTIONS}
+        if unknown:
+            raise ValueError(f"unknown correction {self.correction!r}; use None or a sum of {', '.join(CORRECTIONS)}.")
+        if self.autoencoder.latent_shape != tuple(self.planner.config.latent_shape):
+            raise ValueError(
+                f"the planner makes latents {self.planner.config.latent_shape}, "
+                f"the autoencoder reads {self.autoencoder.latent_shape}; load the pair that was trained together."
+            )
+
+    def latents(self, frame: Tensor, pokes: Tensor, mask: Tensor, *, samples: int = 8, seed: int = 0) -> Tensor:
+        """K latent grids a clip, normalised: (B, K, S, R, W, C)."""
+        correct = None
+        if "gradient" in (self.correction or ""):
+            correct = gradient_correction(self.autoencoder, frame, pokes, mask, samples)
+        options = dict(steps=self.steps, guidance=self.guidance, solver=self.solver, correct=correct)
+        return self.planner.sample(frame, pokes, mask, samples=samples, seed=seed, **options)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor, frame: Tensor, points: Tensor, num_frames: int | None = None) -> Tensor:
+        """Decodes (B, K, S, R, W, C) latents at (B, Q, 2) points: (B, K, Q, T, 2); image features are computed once a clip."""
+        samples = latents.shape[1]
+        features = _repeated(self.autoencoder.features(frame), samples)
+        flat = self.autoencoder.denormalize(rearrange(latents, "b k ... -> (b k) ..."))
+        again = lambda x: repeat(x, "b ... -> (b k) ...", k=samples)
+        tracks = self.autoencoder.decode(flat, again(frame), again(points), num_frames, features)
+        return rearrange(tracks, "(b k) q t c -> b k q t c", k=samples)
+
+    @torch.no_grad()
+    def __call__(
+        self, frame: Tensor, pokes: Tensor, mask: Tensor, query_points: Tensor, *, num_frames: int = 64, samples=8, seed=0
+    ) -> Tensor:
+        """(B, K, Q, T, 2)."""
+        check_shape("query_points", query_points, "B Q 2", B=len(frame))
+        latents = self.latents(frame, pokes, mask, samples=samples, seed=seed)
+        tracks = self.decode(latents, frame, query_points, num_frames)
+        if "snap" in (self.correction or "") and mask.any():
+            tracks = snap_to_pokes(tracks, lambda starts: self.decode(latents, frame, starts, num_frames), pokes, mask)
+        return tracks
+
+
+def _repeated(features, samples: int):
+    return (
+        features.repeat(samples)
+        if hasattr(features, "repeat") and not torch.is_tensor(features)
+        else (repeat(features, "b ... -> (b k) ...", k=samples))
+    )
+
+
+@dataclass(frozen=True)
+class RegressionForecast:
+    """The regression baseline's one answer, decoded: K = 1."""
+
+    autoencoder: TrackAutoencoder
+    regression: Regression
+
+    @torch.no_grad()
+    def __call__(
+        self, frame: Tensor, pokes: Tensor, mask: Tensor, query_points: Tensor, *, num_frames: int = 64, samples=8, seed=0
+    ) -> Tensor:
+        """(B, 1, Q, T, 2)."""
+        latents = self.autoencoder.denormalize(self.regression(frame, pokes, mask))
+        return self.autoencoder.decode(latents, frame, query_points, num_frames)[:, None]
+
+
+@dataclass(frozen=True)
+class DirectForecast:
+    """The direct baseline: flow matching on the queried trajectories themselves."""
+
+    direct: DirectFlowMatcher
+    steps: int = 10
+
+    @torch.no_grad()
+    def __call__(
+        self, frame: Tensor, pokes: Tensor, mask: Tensor, query_points: Tensor, *, num_frames: int = 64, samples=8, seed=0
+    ) -> Tensor:
+        """(B, K, Q, T, 2)."""
+        tracks = self.direct.sample(frame, pokes, mask, query_points, samples=samples, steps=self.steps, seed=seed)
+        return resample_time(tracks, num_frames)

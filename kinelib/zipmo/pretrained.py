@@ -1,0 +1,52 @@
+"""Loads the trained networks of the ZipMo part from one folder: autoencoder, planner, and the two trained baselines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from kinelib.learning import checkpoints
+from kinelib.zipmo.autoencoder import AutoencoderConfig, TrackAutoencoder
+from kinelib.zipmo.direct import DirectConfig, DirectFlowMatcher
+from kinelib.zipmo.flow_matcher import FlowMatcher, FlowMatcherConfig
+from kinelib.zipmo.forecast import DirectForecast, LatentForecast, RegressionForecast
+from kinelib.zipmo.regression import Regression, RegressionConfig
+
+SHIPPED = Path(__file__).resolve().parents[2] / "data" / "checkpoints" / "zipmo"
+STAGES = {
+    "autoencoder": (TrackAutoencoder, AutoencoderConfig),
+    "planner": (FlowMatcher, FlowMatcherConfig),
+    "regression": (Regression, RegressionConfig),
+    "direct": (DirectFlowMatcher, DirectConfig),
+}
+
+
+def load_stage(stage: str, folder: str | Path | None = None) -> nn.Module:
+    """A trained network of a stage, in eval mode and without gradients.
+
+    Args:
+        stage: one of `STAGES`.
+        folder: holds one checkpoint a stage; default: the shipped ones.
+
+    Raises:
+        CheckpointError: when the folder does not hold it.
+    """
+    model_class, config_class = STAGES[stage]
+    return checkpoints.load(Path(folder or SHIPPED) / stage, model_class, config_class).requires_grad_(False)
+
+
+def load_latent(folder: str | Path | None = None, **options) -> LatentForecast:
+    """The latent forecaster (autoencoder and planner); options as of `LatentForecast`."""
+    return LatentForecast(load_stage("autoencoder", folder), load_stage("planner", folder), **options)
+
+
+def load_baselines(folder: str | Path | None = None, steps: int = 10) -> dict[str, RegressionForecast | DirectForecast]:
+    """The trained baselines the folder holds, by name; each states its training on its card."""
+    folder = Path(folder or SHIPPED)
+    found = {}
+    if (folder / "regression").is_dir():
+        found["regression"] = RegressionForecast(load_stage("autoencoder", folder), load_stage("regression", folder))
+    if (folder / "direct").is_dir():
+        found["direct"] = DirectForecast(load_stage("direct", folder), steps)
+    return found

@@ -1,0 +1,238 @@
+"""Trains the four networks of the ZipMo part: autoencoder, planner (flow matcher), and the regression and direct baselines.
+
+    python -m kinelib train zipmo --stage autoencoder --profile lab --resume
+
+Each stage is one call of `fit`; what differs between profiles stands in `SIZES`. The planner and the baselines use the
+autoencoder of the same output folder, frozen. Data: procedural scenes, and tracks of real video where shards of them exist.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from kinelib.learning import checkpoints
+from kinelib.learning.fit import FitConfig, FitResult, fit
+from kinelib.learning.profiles import Profile, profile
+from kinelib.zipmo.autoencoder import AutoencoderConfig, TrackAutoencoder
+from kinelib.zipmo.data import TRAIN_SEED, Clips, draw_clips, encode_clips, raw_latents, scene_clips, shard_clips
+from kinelib.zipmo.direct import DirectConfig, DirectFlowMatcher
+from kinelib.zipmo.flow_matcher import FlowMatcher, FlowMatcherConfig
+from kinelib.zipmo.pokes import draw_pokes
+from kinelib.zipmo.regression import Regression, RegressionConfig
+
+STAGES = ("autoencoder", "planner", "regression", "direct")
+KL_WEIGHT = 1e-5
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of everything a profile trains."""
+
+    scenes: int  # procedural scenes
+    batch: int  # clips a step
+    seconds: dict[str, float]  # training seconds of each stage
+    learning_rate: float = 2e-3  # peak
+    points: int = 96  # tracks a clip
+    real_share: float = 0.1  # of every batch from real video, where there is any
+
+
+SIZES = {
+    Profile.SMOKE: Size(256, 16, dict.fromkeys(STAGES, 12.0)),
+    Profile.LAB: Size(40_000, 16, {"autoencoder": 1500, "planner": 3600, "regression": 600, "direct": 600}),
+    Profile.PAPER: Size(1_000_000, 64, dict.fromkeys(STAGES, 5 * 86_400.0), learning_rate=1e-4),
+}
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Training clips: procedural scenes, and real video where there is some."""
+
+    scenes: Clips
+    real: Clips | None
+    share: float
+
+    def draw(self, count: int, generator: torch.Generator) -> Clips:
+        """`count` clips, a share of them real."""
+        return draw_clips(self.scenes, count, generator, self.real, self.share)
+
+
+def training_sources(size: Size, *, frame_size: int = 64, cache: Path | None = None, real: Path | None = None) -> Sources:
+    """The clips a profile trains on.
+
+    Args:
+        size: of the profile.
+        frame_size: S of the first frames.
+        cache: folder where generated scenes are kept.
+        real: folder of real-video shards; its held-out sources are left out. None or absent: scenes only.
+    """
+    scenes = scene_clips(size.scenes, TRAIN_SEED, size=frame_size, cache=cache)
+    clips = None
+    if real is not None and real.exists():
+        clips = shard_clips(real, size=frame_size, points=size.points, keep=is_training_clip)
+    return Sources(scenes, clips, size.real_share)
+
+
+def is_training_clip(clip) -> bool:
+    """Whether a real clip may be trained on: its video is not one of those held out (split by source, `tracks.real`)."""
+    return clip.tracks.provenance.get("split") != "test"
+
+
+def autoencoder_draw(sources: Sources, batch: int):
+    """Batches for the autoencoder: clips and how many of their tracks are encoded (4..48, mostly 24..48)."""
+
+    def draw(generator: torch.Generator) -> dict:
+        clips = sources.draw(batch, generator)
+        few = torch.rand((), generator=generator) < 0.3
+        low, high = (4, 24) if few else (24, 49)
+        encoded = int(torch.randint(low, high, (), generator=generator))
+        return {"tracks": clips.tracks[:, : encoded + 40].float(), "frame": clips.model_frames(), "encoded": encoded}
+
+    return draw
+
+
+def autoencoder_loss(model: nn.Module, batch: dict, generator: torch.Generator) -> dict[str, Tensor]:
+    """The autoencoder's loss on a drawn batch."""
+    return getattr(model, "module", model).loss(
+        batch["tracks"], batch["frame"], batch["encoded"], kl_weight=KL_WEIGHT, generator=generator
+    )
+
+
+def planner_draw(sources: Sources, batch: int, slots: int):
+    """Batches for the planner and the regression: frames, latents, tracks and pokes drawn from the tracks."""
+
+    def draw(generator: torch.Generator) -> dict:
+        clips = sources.draw(batch, generator)
+        tracks = clips.tracks.float()
+        pokes, mask = draw_pokes(tracks, slots, generator)
+        latents = None if clips.latents is None else clips.latents.float()
+        return {"frame": clips.model_frames(), "latents": latents, "pokes": pokes, "mask": mask, "tracks": tracks}
+
+    return draw
+
+
+def latent_loss(autoencoder: TrackAutoencoder):
+    """The planner's (or regression's) loss, decoding its clean estimate at the pokes with the frozen autoencoder."""
+
+    def loss(model: nn.Module, batch: dict, generator: torch.Generator) -> dict[str, Tensor]:
+        # Decoding is as dear as the network itself; a quarter of the clips is enough to hold it to the pokes.
+        few = max(len(batch["frame"]) // 4, 1)
+        frame = batch["frame"][:few]
+        with torch.no_grad():
+            features = autoencoder.features(frame)
+
+        def decode(clean: Tensor, points: Tensor) -> Tensor:
+            return autoencoder.decode(autoencoder.denormalize(clean[:few]), frame, points[:few], features=features)
+
+        model = getattr(model, "module", model)
+        return model.loss(batch["latents"], batch["frame"], batch["pokes"], batch["mask"], decode, generator)
+
+    return loss
+
+
+def direct_loss(model: nn.Module, batch: dict, generator: torch.Generator) -> dict[str, Tensor]:
+    """The direct baseline's loss: 40 tracks a clip, the poked ones among them, no latents."""
+    tracks = batch["tracks"][:, :40]
+    return getattr(model, "module", model).loss(tracks, batch["frame"], batch["pokes"], batch["mask"], generator)
+
+
+def build(stage: str, size: Profile) -> nn.Module:
+    """An untrained network of a stage at a profile's size."""
+    if stage == "autoencoder":
+        paper = AutoencoderConfig("transformer", frame_size=224, width=768, heads=12, encoder_depth=12, decoder_depth=12)
+        return TrackAutoencoder(paper if size is Profile.PAPER else AutoencoderConfig())
+    if stage == "planner":
+        paper = FlowMatcherConfig(width=1024, image_width=768, depth=24, heads=16, patch=1)
+        return FlowMatcher(paper if size is Profile.PAPER else FlowMatcherConfig())
+    return Regression(RegressionConfig()) if stage == "regression" else DirectFlowMatcher(DirectConfig())
+
+
+def train_stage(
+    stage: str,
+    profile_name: str = "lab",
+    out: str | Path = "runs/lab/zipmo",
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    steps: int | None = None,
+    seconds: float | None = None,
+    seed: int = 0,
+    real: str | Path | None = None,
+) -> FitResult:
+    """Trains one stage and saves its checkpoint in `out`/<stage>.
+
+    Args:
+        stage: one of `STAGES`; all but the first need `out`/autoencoder.
+        profile_name: "smoke", "lab" or "paper".
+        out: output folder; states and logs go to `out`/<stage>-training.
+        resume: go on with an interrupted training.
+        overwrite: start afresh and replace an older checkpoint.
+        steps, seconds: instead of the profile's budget.
+        seed: of weights, data order and noise.
+        real: folder of real-video shards; default `out`/../../data/real.
+
+    Raises:
+        ValueError: for an unknown stage or profile.
+        CheckpointError: when the autoencoder this stage needs is missing.
+    """
+    if stage not in STAGES:
+        raise ValueError(f"unknown stage {stage!r}; choose one of: {', '.join(STAGES)}.")
+    name = profile(profile_name)
+    size, out = SIZES[name], Path(out)
+    if steps is None and seconds is None:
+        seconds = size.seconds[stage]
+    torch.manual_seed(seed)
+    model = build(stage, name)
+    cache = out.parent.parent / "data"
+    frame_size = model.config.frame_size
+    sources = training_sources(size, frame_size=frame_size, cache=cache, real=Path(real) if real else cache / "real")
+    batch = size.batch if stage == "autoencoder" else 2 * size.batch
+    if stage == "autoencoder":
+        if model.config.layout == "local":
+            model.codec.basis.measure(sources.scenes.tracks[:4096].float())
+        draw, loss = autoencoder_draw(sources, batch), autoencoder_loss
+    else:
+        autoencoder = checkpoints.load(out / "autoencoder", TrackAutoencoder, AutoencoderConfig).requires_grad_(False)
+        if stage == "direct":
+            loss = direct_loss
+        else:
+            encode = lambda clips: clips and encode_clips(clips, autoencoder)
+            sources = Sources(encode(sources.scenes), encode(sources.real), sources.share)
+            loss = latent_loss(autoencoder)
+        draw = planner_draw(sources, batch, 16)
+    rate = size.learning_rate if stage == "autoencoder" else size.learning_rate / 2
+    config = FitConfig(steps=steps, seconds=seconds, learning_rate=rate, ema_decay=0.998, seed=seed, log_every=50)
+    result = fit(
+        model,
+        draw,
+        loss,
+        config,
+        out / f"{stage}-training",
+        resume=resume,
+        overwrite=overwrite,
+        description=f"zipmo {stage}",
+    )
+    if not result.stopped_early and int(os.environ.get("RANK", 0)) == 0:
+        if stage == "autoencoder":
+            model.measure_statistics(raw_latents(sources.scenes.pick(torch.arange(min(4096, size.scenes))), model))
+        checkpoints.save(out / stage, model, card=stage_card(stage, name, size, sources, result), overwrite=True)
+    return result
+
+
+def stage_card(stage: str, name: Profile, size: Size, sources: Sources, result: FitResult) -> str:
+    """The checkpoint's card."""
+    real = "no real video" if sources.real is None else f"{len(sources.real)} windows of real video tracked by Lucas-Kanade"
+    licence = (
+        "MIT." if sources.real is None else "CC BY-NC 4.0, since the real videos come from a non-commercial repository."
+    )
+    return checkpoints.write_card(
+        f"ZipMo {stage} ({name})",
+        data=f"{len(sources.scenes)} procedural scenes (kinelib.tracks.scenes, seed {TRAIN_SEED}) and {real}.",
+        licence=licence,
+        command=f"python -m kinelib train zipmo --stage {stage} --profile {name}",
+        metrics={"steps": float(result.steps), "seconds": result.seconds, "final loss": float(result.losses[-1]["loss"])},
+    )
