@@ -333,7 +333,7 @@ def _read(file: Path, columns: list[str] | None = None):
 
 def _groups(clips: Iterable, size: int) -> Iterator:
     """A function for each successive group of `size` clips; of a sequence, clips that nobody asks for are never made."""
-    if isinstance(clips, Sequence):
+    if hasattr(clips, "__len__") and hasattr(clips, "__getitem__"):
         for start in range(0, len(clips), size):
             yield lambda start=start: [clips[i] for i in range(start, min(start + size, len(clips)))]
         return

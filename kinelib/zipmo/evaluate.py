@@ -17,15 +17,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kinelib.learning.profiles import Profile, profile
+from kinelib.learning import profiles
+from kinelib.learning.profiles import Profile
 from kinelib.zipmo import baselines
 from kinelib.zipmo.autoencoder import TrackAutoencoder
+from kinelib.zipmo.benchmark import evaluate_generation
 from kinelib.zipmo.data import TEST_SEED, Clips, scene_clips
 from kinelib.zipmo.forecast import LatentForecast
 from kinelib.zipmo.intervals import Interval, summarize
-from kinelib.zipmo.pokes import end_pokes
 from kinelib.zipmo.pretrained import SHIPPED, load_baselines, load_latent
-from kinelib.zipmo.protocol import generation_metrics, reconstruction_metrics
+from kinelib.zipmo.protocol import reconstruction_metrics
 
 SCORED = 40  # tracks a clip, as in the paper's benchmark
 MOVING = 4.0  # pixels at 256 a point must leave its start by, at some time, to count as moving
@@ -110,25 +111,6 @@ def reconstruction_rows(autoencoder: TrackAutoencoder, clips: Clips, extent: Ext
     return rows
 
 
-def generation_scores(forecast: Callable, clips: Clips, pokes: int, extent: Extent) -> dict[str, Tensor]:
-    """Metric -> (seeds, M) values of a forecaster at a poke count; deterministic forecasters are asked once."""
-    seeds = []
-    for seed in range(extent.seeds):
-        batches = []
-        for first, rows in enumerate(torch.arange(len(clips)).split(extent.batch)):
-            some = clips.pick(rows)
-            truth = some.tracks[:, :SCORED].float()
-            given, mask = end_pokes(truth, pokes, max(pokes, 1))
-            options = dict(num_frames=truth.shape[2], samples=extent.samples, seed=1_000 * seed + first)
-            samples = forecast(some.model_frames(), given, mask, truth[:, :, 0], **options)
-            poked = torch.arange(SCORED).expand(len(truth), -1) < pokes
-            batches.append(generation_metrics(samples, truth, poked if pokes else None, moving_points(truth)))
-        seeds.append({name: torch.cat([batch[name] for batch in batches]) for name in batches[0]})
-        if samples.shape[1] == 1:
-            break
-    return {name: torch.stack([seed[name] for seed in seeds]) for name in seeds[0]}
-
-
 def forecasters(latent: LatentForecast, folder: str | Path | None) -> dict[str, Callable]:
     """Ours with and without corrections, and every baseline, by the name tables use."""
     from dataclasses import replace
@@ -144,20 +126,23 @@ def forecasters(latent: LatentForecast, folder: str | Path | None) -> dict[str, 
 
 
 def generation_rows(methods: Mapping[str, Callable], clips: Clips, extent: Extent, say=lambda line: None) -> list[Row]:
-    """Every method at every poke count."""
+    """Every method at every poke count; forecasters with one answer are asked with one seed."""
+    truth = clips.tracks[:, :SCORED].float()
+    frame, moving = clips.model_frames(), moving_points(truth)
     rows = []
-    for pokes in extent.pokes:
-        for method, forecast in methods.items():
-            if not pokes and method.startswith("ours, gradient"):
-                continue
-            scores = generation_scores(forecast, clips, pokes, extent)
-            intervals = summarize({name: values.mean(0) for name, values in scores.items()})
-            kind = {"ours, raw": "raw", "ours, gradient+snap": "corrected"}.get(method)
-            seeds = len(next(iter(scores.values())))
-            rows += [
-                _row("generation", method, pokes, m, i, seeds, TARGETS.get((kind, m, pokes))) for m, i in intervals.items()
-            ]
-            say(f"{pokes} pokes, {method}: min {intervals['min_mse'].value:.1f}, mean {intervals['mean_mse'].value:.1f}")
+    for method, forecast in methods.items():
+        sampled = method.startswith("ours") or method == "direct"
+        seeds = [43 + i for i in range(extent.seeds if sampled else 1)]
+        counts = [n for n in extent.pokes if n or "gradient" not in method]
+        options = {"samples": extent.samples, "seeds": seeds, "batch": extent.batch}
+        scores = evaluate_generation(forecast, frame, truth, counts, moving=moving, **options)
+        kind = {"ours, raw": "raw", "ours, gradient+snap": "corrected"}.get(method)
+        for pokes, metrics in scores.items():
+            intervals = summarize(metrics)
+            targets = {name: TARGETS.get((kind, name, pokes)) for name in intervals}
+            rows += [_row("generation", method, pokes, m, i, len(seeds), targets[m]) for m, i in intervals.items()]
+            found = ", ".join(f"{name} {intervals[name].value:.1f}" for name in ("min_mse", "mean_mse", "epe") if name in intervals)
+            say(f"{method}, {pokes} pokes: {found}")
     return rows
 
 
@@ -168,7 +153,7 @@ def _row(table: str, method: str, setting: int, metric: str, interval: Interval,
 def evaluate(
     json_path: str | Path | None = None,
     *,
-    profile_name: str = "lab",
+    profile: str = "lab",
     checkpoint: str | Path | None = None,
     say=lambda line: None,
 ) -> str:
@@ -176,11 +161,11 @@ def evaluate(
 
     Args:
         json_path: where the rows go; None writes nothing.
-        profile_name: how much is measured, see `EXTENTS`.
+        profile: how much is measured, see `EXTENTS`.
         checkpoint: folder with the trained stages; default: the shipped ones.
         say: called with a line of progress.
     """
-    extent = EXTENTS[profile(profile_name)]
+    extent = EXTENTS[profiles.profile(profile)]
     latent = load_latent(checkpoint)
     clips = scene_clips(extent.clips, TEST_SEED, size=latent.autoencoder.config.frame_size)
     rows = reconstruction_rows(latent.autoencoder, clips, extent)

@@ -1,4 +1,4 @@
-"""Drawing training pokes from tracks, and asking for pokes at given tracks in the evaluation.
+"""Drawing training pokes from tracks.
 
 The released training code keeps nine or more of 16 end-point pokes almost always; here the kept count covers 0 to the
 maximum, goal times vary, and a track may be poked several times, as the paper describes.
@@ -19,21 +19,6 @@ def pokes_at(tracks: Tensor, points: Tensor, frames: Tensor) -> Tensor:
     goal = torch.take_along_dim(picked, frames[:, :, None, None], dim=2)[:, :, 0]
     time = (frames / max(tracks.shape[2] - 1, 1)).unsqueeze(-1).to(tracks.dtype)
     return torch.cat([picked[:, :, 0], goal, time], dim=-1)
-
-
-def end_pokes(tracks: Tensor, count: int, slots: int | None = None) -> tuple[Tensor, Tensor]:
-    """The protocol's pokes: the first `count` tracks asked to be at their last position at the last frame.
-
-    Raises:
-        ShapeError: when there are fewer tracks than pokes.
-    """
-    batch, tracks_count, frames, _ = tracks.shape
-    slots = count if slots is None else slots
-    if not 0 <= count <= min(tracks_count, slots):
-        raise ShapeError(f"{count} pokes do not fit {tracks_count} tracks and {slots} slots.")
-    points = torch.arange(slots, device=tracks.device).clamp_max(tracks_count - 1).expand(batch, -1)
-    pokes = pokes_at(tracks, points, torch.full_like(points, frames - 1))
-    return pokes, (torch.arange(slots, device=tracks.device) < count).expand(batch, -1)
 
 
 def draw_pokes(tracks: Tensor, slots: int, generator: torch.Generator, usual: int = 8) -> tuple[Tensor, Tensor]:
