@@ -27,8 +27,14 @@ def _seconds(run: Callable[[], object]) -> float:
 
 
 def side_by_side(ours: Callable[[], object], theirs: Callable[[], object], rounds: int) -> tuple[float, float]:
-    """Median seconds of both, measured in turn after one warm-up of ours."""
-    ours()
+    """Median seconds of both, measured in turn after one warm-up each.
+
+    Raises:
+        ValueError: for fewer than 1 round.
+    """
+    if rounds < 1:
+        raise ValueError(f"rounds must be at least 1; got {rounds}.")
+    ours(), theirs()
     pairs = [(_seconds(ours), _seconds(theirs)) for _ in range(rounds)]
     return statistics.median(a for a, _ in pairs), statistics.median(b for _, b in pairs)
 
@@ -84,6 +90,7 @@ def bench_zipmo(threads: int = 2, json_path: str | Path | None = None, rounds: i
         torch.set_num_threads(before)
     if json_path is not None:
         path = Path(json_path)
+        path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}")
         partial.write_text(json.dumps({"threads": threads, "rows": rows}, indent=1) + "\n")
         os.replace(partial, path)

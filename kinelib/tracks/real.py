@@ -139,12 +139,15 @@ def _crop(size: tuple[int, int], rng: np.random.Generator, smallest: float) -> t
 
 
 def _choose(xy: Tensor, count: int, rng: np.random.Generator) -> Tensor:
-    """Indices of at most `count` tracks: half by a draw in favour of movers, half by a fair draw."""
+    """Indices of at most `count` tracks in random order, so that the first n of a clip are a fair sample of it.
+
+    When there are more, half are drawn in favour of movers and half evenly from the rest.
+    """
     total = len(xy)
     if total <= count:
-        return torch.arange(total)
+        return torch.from_numpy(rng.permutation(total))
     travel = (xy - xy[:, :1]).norm(dim=-1).amax(-1).numpy().astype(float)
     weights = np.clip(travel, 0.005, 0.1)
     movers = rng.choice(total, count // 2, replace=False, p=weights / weights.sum())
-    others = np.setdiff1d(np.arange(total), movers)
-    return torch.from_numpy(np.concatenate([movers, rng.choice(others, count - len(movers), replace=False)]))
+    others = rng.choice(np.setdiff1d(np.arange(total), movers), count - len(movers), replace=False)
+    return torch.from_numpy(rng.permutation(np.concatenate([movers, others])))

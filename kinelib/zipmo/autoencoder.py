@@ -16,8 +16,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from kinelib.notation import ShapeError, cell_centres, check_finite, check_shape
+from kinelib.tracks.timing import resample_time
 from kinelib.zipmo.local_codec import LocalCodec
-from kinelib.zipmo.temporal_basis import resample_time
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class TrackAutoencoder(nn.Module):
         config: sizes and layout.
 
     Raises:
-        ValueError: for an unknown layout.
+        ValueError: for an unknown layout, or fewer than 2 channels in the local one.
     """
 
     def __init__(self, config: AutoencoderConfig | None = None) -> None:
@@ -70,6 +70,8 @@ class TrackAutoencoder(nn.Module):
         config = config or AutoencoderConfig()
         self.config = config
         if config.layout == "local":
+            if config.channels < 2:
+                raise ValueError(f"the local layout needs at least 2 channels, x and y; got {config.channels}.")
             self.codec = LocalCodec(config)
         elif config.layout == "transformer":
             from kinelib.zipmo.transformer_autoencoder import FrameTransformerCodec
@@ -90,6 +92,7 @@ class TrackAutoencoder(nn.Module):
     def _check_frame(self, frame: Tensor, batch: int) -> None:
         size = self.config.frame_size
         check_shape("frame", frame, f"B 3 {size} {size}", B=batch)
+        check_finite("frame", frame)
 
     def encode(
         self, tracks: Tensor, frame: Tensor, visible: Tensor | None = None, features=None, keep: Tensor | None = None
@@ -99,9 +102,9 @@ class TrackAutoencoder(nn.Module):
         Args:
             tracks: (B, N, T, 2) xy in [-1, 1], any N and T of at least 1.
             frame: (B, 3, S, S) first frame in [-1, 1].
-            visible: (B, N, T) bool; tracks invisible in more than half of the frames are left out, unless a clip has no others.
+            visible: (B, N, T) bool; those invisible in half of the frames or more are left out, unless a clip has no others.
             features: what `features(frame)` returned, to avoid computing it twice.
-            keep: (B, N) bool, an explicit choice of tracks instead of `visible`.
+            keep: (B, N) bool, an explicit choice of tracks instead of `visible`; at least one a clip.
 
         Raises:
             ShapeError: on wrong shapes or values that are not finite.
@@ -115,6 +118,10 @@ class TrackAutoencoder(nn.Module):
             check_shape("visible", visible, "B N T", **{axis: sizes[axis] for axis in "BNT"})
             keep = visible.float().mean(-1) > 0.5
             keep = keep | ~keep.any(dim=1, keepdim=True)
+        if keep is not None:
+            check_shape("keep", keep, "B N", B=sizes["B"], N=sizes["N"])
+            if keep.dtype != torch.bool or not keep.any(dim=1).all():
+                raise ShapeError("keep must be bool and leave every clip at least one track.")
         features = self.codec.features(frame) if features is None else features
         return Posterior(*self.codec.encode(resample_time(tracks, self.config.num_frames), features, keep))
 
@@ -134,14 +141,19 @@ class TrackAutoencoder(nn.Module):
             query_points: (B, Q, 2) xy.
             num_frames: T of the answer; default the model's own. Time is resampled linearly, ends exact.
             features: as in `encode`.
+
+        Raises:
+            ShapeError: on wrong shapes, points that are not finite, or fewer than 1 frame.
         """
         sizes = check_shape("latents", latents, "B S R W C")
         if tuple(latents.shape[1:]) != self.latent_shape:
             raise ShapeError(f"latents must be (B, {', '.join(map(str, self.latent_shape))}); got {tuple(latents.shape)}.")
         check_shape("query_points", query_points, "B Q 2", B=sizes["B"])
+        check_finite("query_points", query_points)
+        self._check_frame(frame, sizes["B"])
         features = self.features(frame) if features is None else features
         tracks = query_points[:, :, None] + self.codec.decode(latents, features, query_points)
-        return resample_time(tracks, num_frames or self.config.num_frames)
+        return resample_time(tracks, self.config.num_frames if num_frames is None else num_frames)
 
     def decode_dense(
         self, latents: Tensor, frame: Tensor, rows: int, columns: int, num_frames: int | None = None, chunk: int = 1024
@@ -164,8 +176,8 @@ class TrackAutoencoder(nn.Module):
     def measure_statistics(self, latents: Tensor) -> None:
         """Sets shift and scale from (M, S, R, W, C) latents.
 
-        Each channel is divided by the geometric mean of its own and the largest standard deviation, then all by one number so
-        that the mean variance is 1: leading temporal components, which matter most in pixels, stay larger than fine ones.
+        Each channel is divided by the geometric mean of its own and the largest standard deviation, then all by one number
+        so that the mean variance is 1: leading temporal components, which matter most in pixels, stay larger than fine ones.
         """
         shift = latents.mean(dim=(0, 1, 2, 3))
         std = latents.std(dim=(0, 1, 2, 3)).clamp_min(1e-4)
@@ -199,7 +211,13 @@ class TrackAutoencoder(nn.Module):
 
         Returns:
             a dict: loss, position (mean L1), velocity (L1 of 4-frame differences), kl.
+
+        Raises:
+            ShapeError: when no track is left to hold out, or there is no second frame.
         """
+        sizes = check_shape("tracks", tracks, "B N T 2")
+        if not 1 <= encoded < sizes["N"] or sizes["T"] < 2:
+            raise ShapeError(f"the loss needs 1 <= encoded < N and T >= 2; got encoded={encoded}, {tuple(tracks.shape)}.")
         features = self.features(frame)
         posterior = self.encode(tracks[:, :encoded], frame, features=features)
         tracks = tracks[:, max(encoded - seen, 0) :]

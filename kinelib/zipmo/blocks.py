@@ -1,7 +1,7 @@
 """Transformer blocks of the small flow models: time-modulated self-attention, cross-attention with reusable keys and values.
 
-Departures from the paper's layers (`learning.layers`), for two cores: LayerNorm and ReLU instead of RMSNorm and SwiGLU, plain
-dot-product attention without rotary positions, gain *and* gate from the flow time.
+Departures from the paper's layers (`learning.layers`), for two cores: LayerNorm and ReLU instead of RMSNorm and SwiGLU,
+plain dot-product attention without rotary positions, gain *and* gate from the flow time.
 Shapes: tokens (B, L, d), context (B, M, d), time conditioning (B, d).
 """
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from kinelib.notation import ShapeError, cell_centres, check_finite, check_shape
 from kinelib.zipmo.point_features import position_features, sample_map
+from kinelib.zipmo.pokes import blank_empty_slots
 
 REACH = 6.0  # initial sharpness of a poke's field: weight falls by e at a distance of about 0.4
 
@@ -31,13 +32,13 @@ class Conditions(NamedTuple):
 
 
 def check_pokes(pokes: Tensor, mask: Tensor, batch: int, most: int | None = None) -> None:
-    """Raises ShapeError for pokes that are misshaped, not finite, outside the frame or too many."""
+    """Raises ShapeError for pokes misshaped, not finite, outside the frame or too many; empty slots may hold anything."""
     sizes = check_shape("pokes", pokes, "B P 5", B=batch)
     check_shape("poke mask", mask, "B P", B=batch, P=sizes["P"])
     if mask.dtype != torch.bool:
         raise ShapeError(f"the poke mask must be bool, True for a real poke; got {mask.dtype}.")
-    check_finite("pokes", pokes)
     real = pokes[mask]
+    check_finite("pokes", real)
     if real.numel() and real[:, :2].abs().max() > 1:
         raise ShapeError("a poke starts outside the frame: its first two numbers, x and y, must be in [-1, 1].")
     if real.numel() and not ((real[:, 4] > 0) & (real[:, 4] <= 1)).all():
@@ -94,6 +95,7 @@ class ConditionEncoder(nn.Module):
     def forward(self, frame: Tensor, pokes: Tensor, mask: Tensor) -> Conditions:
         """Raises ShapeError when pokes are malformed."""
         check_pokes(pokes, mask, len(frame))
+        pokes = blank_empty_slots(pokes, mask)
         image = self.image(frame)
         cells_xy = self.cells_xy.expand(len(frame), -1, -1)
         seen = rearrange(image, "b c r w -> b (r w) c")

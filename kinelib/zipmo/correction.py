@@ -1,9 +1,9 @@
-"""Two named corrections that hold samples to their pokes; both are off unless asked for, and tables show raw numbers beside them.
+"""Two named corrections that hold samples to their pokes; both are off unless asked for, tables show raw numbers beside.
 
-"gradient": during sampling, the clean estimate is moved along the decoder's gradient until the decoded poked points come close
-            to their goals. The sample stays a latent, so everything decoded from it agrees.
-"snap":     after decoding, tracks are displaced by a kernel interpolation of what is missing at the pokes, growing linearly to
-            each goal time. Exact at the pokes by construction, an edit rather than a sample.
+"gradient": during sampling, the clean estimate is moved along the decoder's gradient until the decoded poked points come
+            close to their goals. The sample stays a latent, so everything decoded from it agrees.
+"snap":     after decoding, tracks are displaced by a kernel interpolation of what is missing at the pokes, growing
+            linearly to each goal time. Exact at the pokes by construction, an edit rather than a sample.
 
 Shapes: latents (B * K, S, R, W, C) normalised, tracks (B, K, Q, T, 2), pokes (B, P, 5) with mask (B, P).
 """
@@ -16,8 +16,10 @@ import torch
 from einops import rearrange, repeat
 from torch import Tensor
 
-from kinelib.notation import frame_times
-from kinelib.zipmo.protocol import read_at_time
+from kinelib.notation import check_shape, frame_times
+from kinelib.tracks.timing import read_at_time
+from kinelib.zipmo.conditions import check_pokes
+from kinelib.zipmo.pokes import blank_empty_slots
 
 CORRECTIONS = ("gradient", "snap")
 
@@ -25,7 +27,7 @@ CORRECTIONS = ("gradient", "snap")
 def gradient_correction(autoencoder, frame: Tensor, pokes: Tensor, mask: Tensor, samples: int, rounds: int = 3) -> Callable:
     """A function for `FlowMatcher.sample(correct=...)` that pulls clean estimates towards the pokes through the decoder.
 
-    Each round is one Gauss-Newton step along the gradient: the length at which a locally linear decoder would remove the error.
+    Each round is one step along the gradient, as long as reduces the error most where the decoder is locally linear.
 
     Args:
         autoencoder: decodes the latents.
@@ -35,7 +37,7 @@ def gradient_correction(autoencoder, frame: Tensor, pokes: Tensor, mask: Tensor,
         rounds: steps for each clean estimate.
     """
     again = lambda x: repeat(x, "b ... -> (b k) ...", k=samples)
-    frame, pokes, mask = again(frame), again(pokes), again(mask)[..., None]
+    frame, pokes, mask = again(frame), again(blank_empty_slots(pokes, mask)), again(mask)[..., None]
     with torch.no_grad():
         features = autoencoder.features(frame)
 
@@ -81,7 +83,15 @@ def snap_to_pokes(
 
     Returns:
         (B, K, Q, T, 2).
+
+    Raises:
+        ShapeError: on wrong shapes or goal times outside (0, 1].
     """
+    sizes = check_shape("tracks", tracks, "B K Q T 2")
+    check_pokes(pokes, mask, sizes["B"])
+    if not mask.any():
+        return tracks
+    pokes = blank_empty_slots(pokes, mask)
     starts, time = pokes[..., :2], pokes[..., 4]
     own = decode(starts)
     samples = tracks.shape[1]
@@ -98,9 +108,12 @@ def snap_to_pokes(
         return torch.exp(-near - 0.5 * alike.square())
 
     both = wide(mask)
-    gram = kernel(own, own) * both[..., None] * both[..., None, :]
+    # What a poke adds grows linearly until its goal time, then holds. min(t, t_p) is a kernel too (of Brownian motion), so
+    # that pokes of one track at several times bend it piecewise linearly, each met at its own time.
+    ramp = torch.minimum(frame_times(tracks.shape[-2], tracks.device), time[..., None]) / time[..., None]
+    overlap = read_at_time(rearrange(ramp, "b q t -> b 1 t q").expand(-1, ramp.shape[1], -1, -1), time)
+    gram = kernel(own, own) * wide(overlap) * both[..., None] * both[..., None, :]
     gram = gram + torch.diag_embed((~both).to(gram) + 1e-4)
     weights = torch.linalg.solve(gram, miss)
-    ramp = (frame_times(tracks.shape[-2], tracks.device) / time[..., None]).clamp_max(1) * mask[..., None]
     moved = torch.einsum("bkqp,bkpc,bpt->bkqtc", kernel(tracks, own) * both[..., None, :], weights, ramp)
     return tracks + moved

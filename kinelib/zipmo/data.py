@@ -13,7 +13,6 @@ from multiprocessing import current_process, get_context
 from pathlib import Path
 
 import torch
-from einops import rearrange
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -155,9 +154,8 @@ def encode_clips(clips: Clips, autoencoder, *, encoded: int = 48, batch: int = 6
 def raw_latents(clips: Clips, autoencoder, *, encoded: int = 48, batch: int = 64) -> Tensor:
     """(M, S, R, W, C) posterior means before normalisation, from which the statistics are measured."""
     device = next(autoencoder.parameters()).device
-    rows = torch.arange(len(clips)).split(batch)
     means = [
         autoencoder.encode(some.tracks[:, :encoded].float().to(device), some.model_frames().to(device)).mean.cpu()
-        for some in map(clips.pick, rows)
+        for some in map(clips.pick, torch.arange(len(clips)).split(batch))
     ]
-    return rearrange(means, "n b s r w c -> (n b) s r w c") if len({len(m) for m in means}) == 1 else torch.cat(means)
+    return torch.cat(means)

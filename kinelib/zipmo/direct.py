@@ -1,8 +1,8 @@
 """The direct baseline: flow matching on trajectories themselves, without latents.
 
-The same blocks, conditions and flow settings as the planner; only what is generated differs: the displacements of the queried
-points, cut into pieces of `piece` frames, one token each. All tokens attend to all, so cost grows with the square of the
-number of points, which is what the latents avoid.
+The same blocks, conditions and flow settings as the planner; only what is generated differs: the displacements of the
+queried points, cut into pieces of `piece` frames, one token each. All tokens attend to all, so cost grows with the square
+of the number of points, which is what the latents avoid.
 Shapes: tracks (B, N, T, 2), tokens (B, N * T / piece, d).
 """
 
@@ -14,7 +14,7 @@ import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from kinelib.notation import check_shape
+from kinelib.notation import ShapeError, check_finite, check_shape
 from kinelib.zipmo.blocks import FlowBlock, FlowTime
 from kinelib.zipmo.conditions import ConditionEncoder, check_pokes
 from kinelib.zipmo.flow import flow_path, over_batch, sample_time, solve
@@ -40,12 +40,18 @@ class DirectConfig:
 
 
 class DirectFlowMatcher(nn.Module):
-    """Generates the trajectories of the queried points by rectified flow."""
+    """Generates the trajectories of the queried points by rectified flow.
+
+    Raises:
+        ShapeError: when `piece` does not divide `num_frames`.
+    """
 
     def __init__(self, config: DirectConfig | None = None) -> None:
         super().__init__()
         config = config or DirectConfig()
         self.config = config
+        if config.num_frames % config.piece:
+            raise ShapeError(f"pieces of {config.piece} frames do not divide {config.num_frames} frames.")
         cells, width = config.frame_size // 4, config.width
         self.conditions = ConditionEncoder(width, config.image_width, cells, cells)
         self.time = FlowTime(width)
@@ -59,6 +65,8 @@ class DirectFlowMatcher(nn.Module):
 
     def prepare(self, frame: Tensor, pokes: Tensor, mask: Tensor, points: Tensor) -> tuple[Tensor, ...]:
         """What does not depend on the noisy tracks: token features, mask, keys and values of every block."""
+        size = self.config.frame_size
+        check_shape("frame", frame, f"B 3 {size} {size}")
         conditions = self.conditions(frame, pokes, mask)
         rows = self.conditions.rows
         seen = sample_map(rearrange(conditions.cells, "b (r w) d -> b d r w", r=rows), points.clamp(-1, 1))
@@ -78,7 +86,7 @@ class DirectFlowMatcher(nn.Module):
         return rearrange(self.tracks_out(self.norm(tokens)), "b (n p) (f c) -> b n (p f) c", **sizes)
 
     def loss(self, tracks: Tensor, frame: Tensor, pokes: Tensor, mask: Tensor, generator=None) -> dict[str, Tensor]:
-        """Flow-matching loss on the displacements of (B, N, T, 2) tracks, poked ones among them; the rest as in the flow matcher."""
+        """Flow-matching loss on the displacements of (B, N, T, 2) tracks, poked ones among them; the rest as there."""
         check_shape("tracks", tracks, f"B N {self.config.num_frames} 2")
         device = tracks.device
         mask = mask & (torch.rand(len(tracks), generator=generator, device=device) >= self.config.drop)[:, None]
@@ -101,9 +109,12 @@ class DirectFlowMatcher(nn.Module):
         steps: int = 10,
         seed: int = 0,
     ) -> Tensor:
-        """Draws K futures of the queried points: (B, K, Q, T, 2)."""
+        """Draws K futures of the queried points: (B, K, Q, T, 2); arguments and errors as of the flow matcher."""
+        if samples < 1:
+            raise ValueError(f"samples must be at least 1; got {samples}.")
         check_pokes(pokes, mask, len(frame), self.config.max_pokes)
         sizes = check_shape("query_points", query_points, "B Q 2", B=len(frame))
+        check_finite("query_points", query_points)
         generator = torch.Generator(frame.device).manual_seed(seed)
         shape = (len(frame) * samples, sizes["Q"], self.config.num_frames, 2)
         noise = torch.randn(shape, generator=generator, device=frame.device)

@@ -1,9 +1,9 @@
-"""Measures a trained ZipMo on held-out scenes beside its baselines: the function behind ``python -m kinelib evaluate zipmo``.
+"""Measures a trained ZipMo on held-out scenes beside its baselines; behind ``python -m kinelib evaluate zipmo``.
 
 Reconstruction: 5 to 40 tracks are encoded, 40 others are decoded and scored in pixels at 256 (protocol section 3.2 of the
-paper's release, exact canvas). Generation: K = 8 samples for 0, 1, 2, 4 and 8 end-point pokes, the first tracks in file order, 40
-tracks scored in pixels at 128 (section 3.1). Moving and static points apart; intervals are bootstrapped over clips; every
-number stands beside those of the baselines, and beside its target where it has one.
+paper's release, exact canvas). Generation: K = 8 samples for 0, 1, 2, 4 and 8 end-point pokes, the first tracks in file
+order, 40 tracks scored in pixels at 128 (section 3.1). Moving and static points apart; intervals are bootstrapped over
+clips; every number stands beside those of the baselines, and beside its target where it has one.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kinelib.learning import profiles
-from kinelib.learning.profiles import Profile
+from kinelib.learning.profiles import Profile, profile
 from kinelib.zipmo import baselines
 from kinelib.zipmo.autoencoder import TrackAutoencoder
 from kinelib.zipmo.benchmark import evaluate_generation
@@ -141,8 +140,8 @@ def generation_rows(methods: Mapping[str, Callable], clips: Clips, extent: Exten
             intervals = summarize(metrics)
             targets = {name: TARGETS.get((kind, name, pokes)) for name in intervals}
             rows += [_row("generation", method, pokes, m, i, len(seeds), targets[m]) for m, i in intervals.items()]
-            found = ", ".join(f"{name} {intervals[name].value:.1f}" for name in ("min_mse", "mean_mse", "epe") if name in intervals)
-            say(f"{method}, {pokes} pokes: {found}")
+            shown = [name for name in ("min_mse", "mean_mse", "epe") if name in intervals]
+            say(f"{method}, {pokes} pokes: " + ", ".join(f"{name} {intervals[name].value:.1f}" for name in shown))
     return rows
 
 
@@ -153,7 +152,7 @@ def _row(table: str, method: str, setting: int, metric: str, interval: Interval,
 def evaluate(
     json_path: str | Path | None = None,
     *,
-    profile: str = "lab",
+    profile_name: str = "lab",
     checkpoint: str | Path | None = None,
     say=lambda line: None,
 ) -> str:
@@ -161,11 +160,15 @@ def evaluate(
 
     Args:
         json_path: where the rows go; None writes nothing.
-        profile: how much is measured, see `EXTENTS`.
+        profile_name: how much is measured, see `EXTENTS`.
         checkpoint: folder with the trained stages; default: the shipped ones.
         say: called with a line of progress.
+
+    Raises:
+        ValueError: for an unknown profile.
+        FileNotFoundError: when the checkpoint folder lacks the autoencoder or the planner.
     """
-    extent = EXTENTS[profiles.profile(profile)]
+    extent = EXTENTS[profile(profile_name)]
     latent = load_latent(checkpoint)
     clips = scene_clips(extent.clips, TEST_SEED, size=latent.autoencoder.config.frame_size)
     rows = reconstruction_rows(latent.autoencoder, clips, extent)

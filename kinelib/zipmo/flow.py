@@ -27,7 +27,7 @@ from kinelib.notation import ShapeError, check_finite
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
 
-# Evaluations of the velocity a step of each solver costs.
+# Evaluations of the velocity a step of each solver costs; Heun's last step is an Euler step.
 EVALUATIONS_A_STEP = {"euler": 1, "midpoint": 2, "heun": 2}
 
 
@@ -120,7 +120,7 @@ def count_evaluations(method: str, steps: int) -> int:
     """
     if method not in EVALUATIONS_A_STEP:
         raise ValueError(f"unknown solver {method!r}; choose one of: {', '.join(EVALUATIONS_A_STEP)}.")
-    return EVALUATIONS_A_STEP[method] * steps
+    return EVALUATIONS_A_STEP[method] * steps - (method == "heun")
 
 
 def integrate(
@@ -132,7 +132,8 @@ def integrate(
         velocity_fn: called as ``velocity_fn(x_t (B, ...), t (B,)) -> (B, ...)``.
         noise: (B, ...) the starting point.
         steps: number of solver steps.
-        method: "euler" (first order), "midpoint" or "heun" (second order, two evaluations a step).
+        method: "euler" (first order), "midpoint" or "heun" (second order, two evaluations a step;
+            Heun's last step is Euler's).
         shift: spends more of the steps near noise when above 1.
 
     Raises:
@@ -156,7 +157,8 @@ def integrate(
         velocity = velocity_at(x, now)
         if method == "midpoint":
             velocity = velocity_at(x + stride / 2 * velocity, now + stride / 2)
-        elif method == "heun":
+        elif method == "heun" and then > 0:
+            # Not at t = 0, where (x_t - clean) / t is undefined; one Euler step costs no order (Karras et al. 2022).
             velocity = (velocity + velocity_at(x + stride * velocity, then)) / 2
         x = x + stride * velocity
         yield then, x

@@ -3,8 +3,9 @@
 Paper: the planner (stage two), rectified flow over the latents of a frozen autoencoder.
 Departures, each a config field: the network predicts the clean latents and the velocity follows from them
 (`objective`), because the clean motion of a scene lies on a thin sheet while noise fills the space; flow times are shifted
-towards noise (`time_shift`), because a grid repeats the motion of few objects and shows its answer at mid noise already; latents
-are cut into patches (`patch`); the clean estimate is also held to the poked points through the decoder (`poke_weight`).
+towards noise (`time_shift`), because a grid repeats the motion of few objects and shows its answer at mid noise already;
+latents are cut into patches (`patch`); the clean estimate is also held to the poked points through the decoder
+(`poke_weight`).
 
 Shapes: latents (B, S, R, W, C) normalised, tokens (B, S * R/p * W/p, d), pokes (B, P, 5) with mask (B, P).
 """
@@ -18,10 +19,10 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from kinelib.notation import ShapeError, check_shape
+from kinelib.tracks.timing import read_at_time
 from kinelib.zipmo.blocks import FlowBlock, FlowTime
 from kinelib.zipmo.conditions import ConditionEncoder, Conditions, check_pokes
 from kinelib.zipmo.flow import flow_path, over_batch, sample_time, solve
-from kinelib.zipmo.protocol import read_at_time
 
 
 @dataclass(frozen=True)
@@ -130,12 +131,13 @@ class FlowMatcher(nn.Module):
             latents: (B, S, R, W, C) clean, normalised.
             frame: (B, 3, S, S).
             pokes, mask: (B, P, 5), (B, P) drawn by `pokes.draw_pokes`; condition dropout happens here.
-            decode_pokes: maps (clean estimate, start points (B, P, 2)) to tracks (B', P, T, 2), for all clips or the first B' of
-                them; None leaves that term out.
+            decode_pokes: maps (clean estimate, start points (B, P, 2)) to tracks (B', P, T, 2), for all clips or the first
+                B' of them; None leaves that term out.
             generator: draws times, noise and dropout.
 
         Returns:
-            a dict: loss, flow (the velocity error, capped near t = 0), poke (end-point error of the clean estimate, frame units).
+            a dict: loss, flow (the velocity error, capped near t = 0), poke (end-point error of the clean estimate, in frame
+            units).
         """
         check_pokes(pokes, mask, len(latents))
         device = latents.device
@@ -160,6 +162,7 @@ class FlowMatcher(nn.Module):
         miss = (read_at_time(tracks, pokes[..., 4]) - pokes[..., 2:4]).abs().sum(-1)
         return (miss * mask).sum() / mask.sum().clamp_min(1)
 
+    @torch.no_grad()
     def sample(
         self,
         frame: Tensor,
@@ -214,6 +217,5 @@ class FlowMatcher(nn.Module):
                 clean = correct(clean)
             return (x_t - clean) / over_batch(t, x_t).clamp_min(1e-3)
 
-        with torch.no_grad():
-            latents = solve(velocity, noise, steps, solver, self.config.time_shift if shift is None else shift)
+        latents = solve(velocity, noise, steps, solver, self.config.time_shift if shift is None else shift)
         return rearrange(latents, "(b k) s r w c -> b k s r w c", k=samples)

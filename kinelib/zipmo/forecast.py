@@ -1,6 +1,7 @@
 """One call for everything that forecasts: the latent flow matcher, the direct one, regression, and the simple baselines.
 
-    forecast(frame (B, 3, S, S), pokes (B, P, 5), mask (B, P), query_points (B, Q, 2), *, num_frames, samples, seed) -> (B, K, Q, T, 2)
+    forecast(frame (B, 3, S, S), pokes (B, P, 5), mask (B, P), query_points (B, Q, 2), *, num_frames, samples, seed)
+        -> (B, K, Q, T, 2)
 
 K is 1 for forecasters that have one answer.
 """
@@ -14,12 +15,13 @@ from einops import rearrange, repeat
 from torch import Tensor
 
 from kinelib.notation import check_shape
+from kinelib.tracks.timing import resample_time
 from kinelib.zipmo.autoencoder import TrackAutoencoder
 from kinelib.zipmo.correction import CORRECTIONS, gradient_correction, snap_to_pokes
 from kinelib.zipmo.direct import DirectFlowMatcher
 from kinelib.zipmo.flow_matcher import FlowMatcher
+from kinelib.zipmo.point_features import ImageMaps
 from kinelib.zipmo.regression import Regression
-from kinelib.zipmo.temporal_basis import resample_time
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class LatentForecast:
 
     @torch.no_grad()
     def decode(self, latents: Tensor, frame: Tensor, points: Tensor, num_frames: int | None = None) -> Tensor:
-        """Decodes (B, K, S, R, W, C) latents at (B, Q, 2) points: (B, K, Q, T, 2); image features are computed once a clip."""
+        """Decodes (B, K, S, R, W, C) latents at (B, Q, 2) points: (B, K, Q, T, 2); image features once a clip."""
         samples = latents.shape[1]
         features = _repeated(self.autoencoder.features(frame), samples)
         flat = self.autoencoder.denormalize(rearrange(latents, "b k ... -> (b k) ..."))
@@ -75,17 +77,15 @@ class LatentForecast:
         check_shape("query_points", query_points, "B Q 2", B=len(frame))
         latents = self.latents(frame, pokes, mask, samples=samples, seed=seed)
         tracks = self.decode(latents, frame, query_points, num_frames)
-        if "snap" in (self.correction or "") and mask.any():
+        if "snap" in (self.correction or ""):
             tracks = snap_to_pokes(tracks, lambda starts: self.decode(latents, frame, starts, num_frames), pokes, mask)
         return tracks
 
 
-def _repeated(features, samples: int):
-    return (
-        features.repeat(samples)
-        if hasattr(features, "repeat") and not torch.is_tensor(features)
-        else (repeat(features, "b ... -> (b k) ...", k=samples))
-    )
+def _repeated(features: ImageMaps | Tensor, samples: int) -> ImageMaps | Tensor:
+    """Image features of every clip `samples` times in a row."""
+    tensor = torch.is_tensor(features)
+    return repeat(features, "b ... -> (b k) ...", k=samples) if tensor else features.repeat(samples)
 
 
 @dataclass(frozen=True)

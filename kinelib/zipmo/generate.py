@@ -66,8 +66,11 @@ def generate_tracks(
 
     Raises:
         FileExistsError: when `out` exists and `overwrite` is off.
-        ShapeError: for pokes outside the frame or too many.
+        ShapeError: for too many pokes, or misshaped query points.
+        ValueError: when the picture cannot be read, or a number is out of range.
     """
+    if grid < 1:
+        raise ValueError(f"grid must be at least 1 point a side; got {grid}.")
     if out is not None and Path(out).exists() and not overwrite:
         raise FileExistsError(f"{out} exists; choose another name or allow overwriting.")
     picture = read_picture(frame_path)

@@ -77,7 +77,7 @@ class FitAttention(nn.Module):
 
 
 class LocalCodec(nn.Module):
-    """Encodes tracks into a grid of locally fitted motion coefficients and decodes it anywhere; `config` as in the wrapper."""
+    """Encodes tracks into a grid of locally fitted motion coefficients, decodes it anywhere; `config` as in the wrapper."""
 
     def __init__(self, config) -> None:
         super().__init__()

@@ -1,9 +1,9 @@
 """Moving least squares by attention: the linear path of the small autoencoder.
 
-Each target gives every source a weight (attention logits minus a distance term). From the weights' moments follows the affine
-map position -> value that fits the sources best, in closed form; its value at the target is returned. An untrained fit is a
-blurred copy of the neighbours that is already right for translation, rotation and zoom; training only has to learn
-which neighbours belong together. Departs from the paper, whose encoder and decoder learn this from nothing.
+Each target gives every source a weight (attention logits minus a distance term). From the weights' moments follows the
+affine map position -> value that fits the sources best, in closed form; its value at the target is returned. An untrained
+fit is a blurred copy of the neighbours that is already right for translation, rotation and zoom; training only has to
+learn which neighbours belong together. Departs from the paper, whose encoder and decoder learn this from nothing.
 
 Shapes: weights (B, h, M, N) over N sources for M targets and h heads; values (B, N, D).
 """

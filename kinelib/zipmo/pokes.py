@@ -21,6 +21,12 @@ def pokes_at(tracks: Tensor, points: Tensor, frames: Tensor) -> Tensor:
     return torch.cat([picked[:, :, 0], goal, time], dim=-1)
 
 
+def blank_empty_slots(pokes: Tensor, mask: Tensor) -> Tensor:
+    """The pokes (B, P, 5), with every slot where `mask` is False set to a harmless one: the centre holds still."""
+    harmless = pokes.new_tensor([0.0, 0.0, 0.0, 0.0, 1.0])
+    return torch.where(mask[..., None], pokes, harmless)
+
+
 def draw_pokes(tracks: Tensor, slots: int, generator: torch.Generator, usual: int = 8) -> tuple[Tensor, Tensor]:
     """Draws training pokes from tracks in random order.
 

@@ -30,8 +30,12 @@ def load_stage(stage: str, folder: str | Path | None = None) -> nn.Module:
         folder: holds one checkpoint a stage; default: the shipped ones.
 
     Raises:
-        CheckpointError: when the folder does not hold it.
+        ValueError: for an unknown stage.
+        FileNotFoundError: when the folder does not hold it.
+        CheckpointError: when what it holds is another network, or damaged.
     """
+    if stage not in STAGES:
+        raise ValueError(f"unknown stage {stage!r}; choose one of: {', '.join(STAGES)}.")
     model_class, config_class = STAGES[stage]
     return checkpoints.load(Path(folder or SHIPPED) / stage, model_class, config_class).requires_grad_(False)
 

@@ -32,6 +32,7 @@ from einops import rearrange, reduce
 from torch import Tensor
 
 from kinelib.notation import ShapeError, check_finite, check_shape
+from kinelib.tracks.timing import read_at_time, resample_time
 from kinelib.zipmo.intervals import Interval, summarize
 
 THRESHOLDS = (1, 2, 4, 8, 16)
@@ -50,28 +51,6 @@ class Protocol:
     def official(cls) -> Protocol:
         """The released evaluation's settings, for numbers that stand beside the paper's."""
         return cls(accuracy_canvas=255.0, exact_ends=False)
-
-
-def resample_time(tracks: Tensor, num_frames: int, *, exact_ends: bool = True) -> Tensor:
-    """Resamples tracks (..., T, 2) linearly in time to (..., num_frames, 2).
-
-    Args:
-        tracks: positions over T frames.
-        num_frames: the wanted length.
-        exact_ends: the first and last frame are kept; otherwise frames are cells and the ends move half a new cell
-            inwards (64 -> 16 reads frames 1.5, 5.5, ..., 61.5), as in the release.
-
-    Raises:
-        ShapeError: when one length is 1 and the other is not, for then there is no end to align.
-    """
-    length = tracks.shape[-2]
-    if length == num_frames:
-        return tracks
-    if min(length, num_frames) < 2:
-        raise ShapeError(f"tracks of {length} frames cannot be compared with {num_frames}: one frame has no end to align.")
-    flat = tracks.flatten(0, -3).transpose(-1, -2)
-    resampled = torch.nn.functional.interpolate(flat, size=num_frames, mode="linear", align_corners=exact_ends)
-    return resampled.transpose(-1, -2).unflatten(0, tracks.shape[:-2])
 
 
 def generation_metrics(
@@ -170,25 +149,6 @@ def poke_error(samples: Tensor, pokes: Tensor, mask: Tensor, *, protocol: Protoc
     reached = read_at_time(samples, pokes[:, None, :, 4].expand(-1, sizes["K"], -1))
     distance = (reached - pokes[:, None, :, 2:4]).norm(dim=-1) * protocol.canvas / 2
     return _mean_over(reduce(distance, "B K P -> B P", "mean"), mask)
-
-
-def read_at_time(tracks: Tensor, time: Tensor) -> Tensor:
-    """Positions (..., 2) of tracks (..., T, 2) at times (...) in [0, 1], linear between frames.
-
-    Raises:
-        ShapeError: when a time is outside [0, 1].
-    """
-    if not bool(((time >= 0) & (time <= 1)).all()):
-        raise ShapeError("goal times must be in [0, 1], 1 being the last frame.")
-    place = time.to(tracks) * (tracks.shape[-2] - 1)
-    low = place.floor().long()
-    high = (low + 1).clamp_max(tracks.shape[-2] - 1)
-    share = (place - low)[..., None]
-
-    def at(index: Tensor) -> Tensor:
-        return tracks.gather(-2, index[..., None, None].expand(*index.shape, 1, 2)).squeeze(-2)
-
-    return (1 - share) * at(low) + share * at(high)
 
 
 def pairwise_diversity(samples: Tensor, *, unbiased: bool = False) -> Tensor:
@@ -309,7 +269,9 @@ def _on_canvas(
         raise ShapeError(f"nothing to score: truth is {tuple(truth.shape)}, {name} is {tuple(other.shape)}.")
     check_finite("truth", truth)
     check_finite(name, other)
-    length = min(truth.shape[-2], other.shape[-2])
+    length, longer = sorted((truth.shape[-2], other.shape[-2]))
+    if length == 1 < longer:
+        raise ShapeError(f"tracks of {longer} frames cannot be compared with 1: a single frame has no end to align.")
     truth, other = (
         resample_time(tracks.detach().cpu().double(), length, exact_ends=exact_ends) for tracks in (truth, other)
     )

@@ -37,7 +37,7 @@ class Regression(nn.Module):
         return self.network.clean(blank, frame.new_ones(len(frame)), self.network.prepare(frame, pokes, mask))
 
     def loss(self, latents: Tensor, frame: Tensor, pokes: Tensor, mask: Tensor, decode_pokes=None, generator=None) -> dict:
-        """Squared latent error plus the end-point error of the decoded answer at the pokes; arguments as of the flow matcher."""
+        """Squared latent error plus end-point error of the decoded answer at the pokes; arguments as of the flow matcher."""
         keep = torch.rand(len(latents), generator=generator, device=latents.device) >= self.config.drop
         mask = mask & keep[:, None]
         answer = self(frame, pokes, mask)

@@ -13,29 +13,11 @@ from __future__ import annotations
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
 from kinelib.notation import ShapeError
+from kinelib.tracks.timing import resample_time
 
 SCALE = 0.3  # a typical displacement in [-1, 1] units, so that leading coefficients are of order one
-
-
-def resample_time(tracks: Tensor, num_frames: int) -> Tensor:
-    """Linearly resamples (..., T, 2) to `num_frames` frames, first and last frame exactly aligned.
-
-    Raises:
-        ShapeError: when `num_frames` is below 1.
-    """
-    frames = tracks.shape[-2]
-    if num_frames < 1:
-        raise ShapeError(f"num_frames must be at least 1; got {num_frames}.")
-    if frames == num_frames:
-        return tracks
-    if frames == 1 or num_frames == 1:
-        return tracks[..., :1, :].expand(*tracks.shape[:-2], num_frames, 2)
-    flat = rearrange(tracks.reshape(-1, frames, 2), "m t c -> m c t")
-    flat = interpolate(flat, size=num_frames, mode="linear", align_corners=True)
-    return rearrange(flat, "m c t -> m t c").reshape(*tracks.shape[:-2], num_frames, 2)
 
 
 class TemporalBasis(nn.Module):

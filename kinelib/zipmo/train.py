@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from kinelib.learning import checkpoints
+from kinelib.learning import checkpoints, state
 from kinelib.learning.fit import FitConfig, FitResult, fit
 from kinelib.learning.profiles import Profile, profile
 from kinelib.zipmo.autoencoder import AutoencoderConfig, TrackAutoencoder
@@ -121,6 +121,7 @@ def latent_loss(autoencoder: TrackAutoencoder):
     def loss(model: nn.Module, batch: dict, generator: torch.Generator) -> dict[str, Tensor]:
         # Decoding is as dear as the network itself; a quarter of the clips is enough to hold it to the pokes.
         few = max(len(batch["frame"]) // 4, 1)
+        autoencoder.to(batch["frame"].device)  # `fit` moves only what it trains
         frame = batch["frame"][:few]
         with torch.no_grad():
             features = autoencoder.features(frame)
@@ -143,12 +144,28 @@ def direct_loss(model: nn.Module, batch: dict, generator: torch.Generator) -> di
 def build(stage: str, size: Profile) -> nn.Module:
     """An untrained network of a stage at a profile's size."""
     if stage == "autoencoder":
-        paper = AutoencoderConfig("transformer", frame_size=224, width=768, heads=12, encoder_depth=12, decoder_depth=12)
+        # Frames of 64 pixels instead of the paper's 224, because the planner reads the same ones at 4 pixels a cell.
+        paper = AutoencoderConfig("transformer", patch=4, width=768, heads=12, encoder_depth=12, decoder_depth=12)
         return TrackAutoencoder(paper if size is Profile.PAPER else AutoencoderConfig())
     if stage == "planner":
         paper = FlowMatcherConfig(width=1024, image_width=768, depth=24, heads=16, patch=1)
         return FlowMatcher(paper if size is Profile.PAPER else FlowMatcherConfig())
     return Regression(RegressionConfig()) if stage == "regression" else DirectFlowMatcher(DirectConfig())
+
+
+def check_pair(autoencoder: TrackAutoencoder, model: FlowMatcher | Regression) -> None:
+    """Raises ValueError when a network of latents does not fit the autoencoder it is to be trained with."""
+    made = (tuple(model.config.latent_shape), model.config.frame_size)
+    if made != (autoencoder.latent_shape, autoencoder.config.frame_size):
+        raise ValueError(
+            f"a {type(model).__name__} of latents {made[0]} and {made[1]}-pixel frames does not fit an autoencoder of "
+            f"{autoencoder.latent_shape} and {autoencoder.config.frame_size}; train both with the same profile."
+        )
+
+
+def data_folder(out: Path) -> Path:
+    """Where generated scenes and real shards are kept: `data` in the folder "runs" around `out`, or else beside `out`."""
+    return next((parent for parent in out.absolute().parents if parent.name == "runs"), out.parent) / "data"
 
 
 def train_stage(
@@ -166,18 +183,19 @@ def train_stage(
     """Trains one stage and saves its checkpoint in `out`/<stage>.
 
     Args:
-        stage: one of `STAGES`; all but the first need `out`/autoencoder.
+        stage: one of `STAGES`; planner and regression need `out`/autoencoder.
         profile_name: "smoke", "lab" or "paper".
         out: output folder; states and logs go to `out`/<stage>-training.
-        resume: go on with an interrupted training.
+        resume: go on with an interrupted training, if there is one.
         overwrite: start afresh and replace an older checkpoint.
         steps, seconds: instead of the profile's budget.
         seed: of weights, data order and noise.
-        real: folder of real-video shards; default `out`/../../data/real.
+        real: folder of real-video shards; default: `real` in :func:`data_folder`, if it is there.
 
     Raises:
-        ValueError: for an unknown stage or profile.
-        CheckpointError: when the autoencoder this stage needs is missing.
+        ValueError: for an unknown stage or profile, both steps and seconds, or an autoencoder that does not fit.
+        FileNotFoundError: when the autoencoder this stage needs, or the folder `real`, is missing.
+        FileExistsError: when there is a checkpoint already, and neither `overwrite` nor a training to resume.
     """
     if stage not in STAGES:
         raise ValueError(f"unknown stage {stage!r}; choose one of: {', '.join(STAGES)}.")
@@ -185,27 +203,30 @@ def train_stage(
     size, out = SIZES[name], Path(out)
     if steps is None and seconds is None:
         seconds = size.seconds[stage]
+    rate = size.learning_rate if stage == "autoencoder" else size.learning_rate / 2
+    config = FitConfig(steps=steps, seconds=seconds, learning_rate=rate, ema_decay=0.998, seed=seed, log_every=50)
+    if (out / stage).exists() and not overwrite and not (resume and state.exists(out / f"{stage}-training")):
+        raise FileExistsError(f"{out / stage} exists; pass overwrite=True to train it afresh, or choose another folder.")
+    if real is not None and not Path(real).is_dir():
+        raise FileNotFoundError(f"there is no folder {real} of real-video shards.")
     torch.manual_seed(seed)
     model = build(stage, name)
-    cache = out.parent.parent / "data"
-    frame_size = model.config.frame_size
+    if stage in ("planner", "regression"):  # before the scenes are made, which takes minutes
+        autoencoder = checkpoints.load(out / "autoencoder", TrackAutoencoder, AutoencoderConfig).requires_grad_(False)
+        check_pair(autoencoder, model)
+    cache, frame_size = data_folder(out), model.config.frame_size
     sources = training_sources(size, frame_size=frame_size, cache=cache, real=Path(real) if real else cache / "real")
     batch = size.batch if stage == "autoencoder" else 2 * size.batch
     if stage == "autoencoder":
         if model.config.layout == "local":
             model.codec.basis.measure(sources.scenes.tracks[:4096].float())
         draw, loss = autoencoder_draw(sources, batch), autoencoder_loss
+    elif stage == "direct":
+        draw, loss = planner_draw(sources, batch, 16), direct_loss
     else:
-        autoencoder = checkpoints.load(out / "autoencoder", TrackAutoencoder, AutoencoderConfig).requires_grad_(False)
-        if stage == "direct":
-            loss = direct_loss
-        else:
-            encode = lambda clips: clips and encode_clips(clips, autoencoder)
-            sources = Sources(encode(sources.scenes), encode(sources.real), sources.share)
-            loss = latent_loss(autoencoder)
-        draw = planner_draw(sources, batch, 16)
-    rate = size.learning_rate if stage == "autoencoder" else size.learning_rate / 2
-    config = FitConfig(steps=steps, seconds=seconds, learning_rate=rate, ema_decay=0.998, seed=seed, log_every=50)
+        encode = lambda clips: clips and encode_clips(clips, autoencoder)
+        sources = Sources(encode(sources.scenes), encode(sources.real), sources.share)
+        draw, loss = planner_draw(sources, batch, 16), latent_loss(autoencoder)
     result = fit(
         model,
         draw,

@@ -84,7 +84,7 @@ def test_convergence_order(method, velocity, order):
 
 @pytest.mark.parametrize("method", ["midpoint", "heun"])
 def test_second_order_wins_at_equal_evaluations(method):
-    assert count_evaluations(method, 16) == count_evaluations("euler", 32)
+    assert count_evaluations(method, 16) <= count_evaluations("euler", 32)
     assert error(method, 16) < error("euler", 32) / 3
 
 

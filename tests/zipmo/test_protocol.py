@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kinelib.notation import ShapeError
+from kinelib.tracks.timing import resample_time
 from kinelib.zipmo.baselines import linear, static
 from kinelib.zipmo.benchmark import evaluate_generation, pokes_from_tracks
 from kinelib.zipmo.intervals import bootstrap, bootstrap_difference, markdown_table, summarize
@@ -20,7 +21,6 @@ from kinelib.zipmo.protocol import (
     poke_error,
     reconstruction_metrics,
     reconstruction_table,
-    resample_time,
 )
 
 
