@@ -40,7 +40,7 @@ class FlowMatcherConfig:
     objective: str = "clean"  # what the network predicts: "clean" latents, or "velocity" as in the paper
     time_shift: float = 4.0  # moves training times towards noise; 1 = the paper's logit-normal
     least_time: float = 0.4  # flow time below which a clean prediction's error is not weighted up further
-    poke_weight: float = 1.0  # of the end-point error of the decoded clean estimate, in frame units
+    poke_weight: float = 3.0  # of the end-point error of the decoded clean estimate, in frame units
     drop: float = 0.1  # share of training clips whose pokes are all dropped, which trains guidance
 
 
