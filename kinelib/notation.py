@@ -49,7 +49,7 @@ def check_finite(name: str, tensor: Tensor) -> None:
     if bad:
         raise ShapeError(
             f"{name} holds {bad} of {tensor.numel()} values that are NaN or infinite. "
-            "Drop those points, or mark them invisible and fill them (Tracks.filled()) first."
+            "Drop those points, or mark them invisible and fill them with kinelib.tracks.tracks.fill_invisible first."
         )
 
 

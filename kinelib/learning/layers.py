@@ -183,7 +183,7 @@ class CosineAttention(nn.Module):
 
 
 class DistanceBias(nn.Module):
-    """A fixed attention bias -a d^2 for every head, d the distance between two positions (facts/cpu_scale.md).
+    """A fixed attention bias -a d^2 for every head, d the distance between two positions.
 
     Args:
         heads: number of heads.

@@ -15,8 +15,8 @@ A poke's displacement grows linearly in time from zero at the first frame to goa
 start at the same point are one track: its displacement is piecewise linear through their goals in order of time, and
 it counts once, however many pokes it has. Without pokes every baseline is `static`.
 
-Not part of the paper; `facts/zipmo.md` section 7.5 says why each table needs them. Note that on the poked points all
-but `static` have an end-point error of zero by construction.
+Not part of the paper; each table needs them, because trivial answers look good on mostly static points. On the poked
+points all but `static` have an end-point error of zero by construction.
 
 Shapes: frame (B, 3, H, W); pokes (B, P, 5) = (x, y, goal x, goal y, time in (0, 1]); mask (B, P); query_points (B, Q, 2).
 """

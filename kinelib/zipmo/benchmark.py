@@ -1,6 +1,6 @@
 """The poke benchmark: which points are poked, and a forecaster run over poke counts and noise seeds.
 
-Source: ZipMo section 4, in the detail of `facts/zipmo.md` section 3.1: the first n tracks of a clip are poked from their
+Source: ZipMo section 4, in the detail of its released evaluation script: the first n tracks of a clip are poked from their
 first to their last true position with goal time 1, K = 8 samples, the same noise seed (43) for every clip and count.
 
 Departures: pokes can be drawn at random among allowed tracks, and several noise seeds averaged. Only the N scored

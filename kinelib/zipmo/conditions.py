@@ -20,13 +20,19 @@ from kinelib.notation import ShapeError, cell_centres, check_finite, check_shape
 from kinelib.zipmo.point_features import position_features, sample_map
 from kinelib.zipmo.pokes import blank_empty_slots
 
+RAW = 6  # numbers of a poke that are spread as they are: displacement, mean velocity, goal time, one
 REACH = 6.0  # initial sharpness of a poke's field: weight falls by e at a distance of about 0.4
 
 
 class Conditions(NamedTuple):
-    """cells (B, R * W, d) to add to the latents, tokens (B, P + 1, d) to attend to, mask (B, P + 1), True = there."""
+    """What a frame and its pokes amount to.
+
+    cells (B, R * W, d) to add to the latents, moves (B, R * W, h * 6) the pokes' own numbers spread over the cells, tokens
+    (B, P + 1, d) to attend to, mask (B, P + 1), True = there.
+    """
 
     cells: Tensor
+    moves: Tensor
     tokens: Tensor
     mask: Tensor
 
@@ -89,7 +95,7 @@ class ConditionEncoder(nn.Module):
         self.query, self.key = nn.Linear(width, 16 * heads), nn.Linear(width, 16 * heads)
         self.null_logit = nn.Parameter(torch.zeros(heads))
         self.reach = nn.Parameter(torch.full((heads,), REACH).log())
-        self.field = nn.Linear(heads * (5 + width // heads), width)
+        self.field = nn.Linear(heads * RAW + heads * (width // heads), width)
         self.value = nn.Linear(width, width)
 
     def forward(self, frame: Tensor, pokes: Tensor, mask: Tensor) -> Conditions:
@@ -105,15 +111,16 @@ class ConditionEncoder(nn.Module):
         move = goal - start
         about = [sample_map(image, start), position_features(start), position_features(goal), position_features(2 * move)]
         tokens = self.poke(torch.cat([*about, time, move / time.clamp_min(0.05) / 4], dim=-1))
-        cells = cells + self._spread(cells, cells_xy, tokens, start, move, time, mask)
+        moves, spread = self._spread(cells, cells_xy, tokens, start, move, time, mask)
+        cells = cells + spread
 
         null = self.null.expand(len(frame), 1, -1)
         tokens = torch.cat([null, tokens], dim=1)
-        return Conditions(cells, tokens, nn.functional.pad(mask, (1, 0), value=True))
+        return Conditions(cells, moves, tokens, nn.functional.pad(mask, (1, 0), value=True))
 
     def _spread(
         self, cells: Tensor, cells_xy: Tensor, tokens: Tensor, start: Tensor, move: Tensor, time: Tensor, mask: Tensor
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         """Every cell takes from the pokes that are near and whose surroundings look like it, or from none (the null key)."""
         heads = dict(h=self.heads)
         q = rearrange(self.query(cells), "b m (h c) -> b h m c", **heads)
@@ -123,6 +130,8 @@ class ConditionEncoder(nn.Module):
         logits = logits.masked_fill(~mask[:, None, None, :], -torch.inf)
         null = self.null_logit[:, None, None].expand(len(cells), -1, cells.shape[1], 1)
         weights = torch.cat([null, logits], dim=-1).softmax(dim=-1)[..., 1:]
-        raw = torch.cat([move, start, time], dim=-1)[:, None].expand(-1, self.heads, -1, -1)
-        values = torch.cat([raw, rearrange(self.value(tokens), "b p (h c) -> b h p c", **heads)], dim=-1)
-        return self.field(rearrange(weights @ values, "b h m c -> b m (h c)"))
+        raw = torch.cat([move, move / time.clamp_min(0.2), time, torch.ones_like(time)], dim=-1)
+        moves = weights @ raw[:, None].expand(-1, self.heads, -1, -1)
+        moves = rearrange(moves, "b h m c -> b m (h c)")
+        values = weights @ rearrange(self.value(tokens), "b p (h c) -> b h p c", h=self.heads)
+        return moves, self.field(torch.cat([moves, rearrange(values, "b h m c -> b m (h c)")], dim=-1))

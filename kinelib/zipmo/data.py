@@ -6,6 +6,7 @@ Shapes: frames uint8 (M, 3, S, S), tracks float16 (M, N, T, 2), latents float16 
 
 from __future__ import annotations
 
+import hashlib
 import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -84,10 +85,7 @@ def scene_clips(count: int, seed: int, *, size: int = 64, cache: Path | None = N
             chunks = list(pool.map(_scene_chunk, *zip(*jobs, strict=True)))
     clips = Clips(torch.cat([c.frames for c in chunks]), torch.cat([c.tracks for c in chunks]))
     if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".partial-{os.getpid()}")
-        save_file({"frames": clips.frames, "tracks": clips.tracks}, partial)
-        os.replace(partial, path)
+        _save_whole({"frames": clips.frames, "tracks": clips.tracks}, path)
     return clips
 
 
@@ -102,8 +100,6 @@ def _scene_chunk(count: int, seed: int, size: int, families: tuple[str, ...]) ->
 
 def scene_version(families: tuple[str, ...]) -> str:
     """A short hash of the code that makes scenes, so that a cache never outlives it."""
-    import hashlib
-
     import kinelib.tracks
 
     sources = sorted(Path(kinelib.tracks.__file__).parent.glob("scene*.py"))
@@ -139,15 +135,44 @@ def draw_clips(
 
 
 @torch.no_grad()
-def encode_clips(clips: Clips, autoencoder, *, encoded: int = 48, batch: int = 64) -> Clips:
-    """Adds normalised latents (posterior means of the first `encoded` tracks), one pass over the clips."""
+def encode_clips(clips: Clips, autoencoder, *, encoded: int = 48, batch: int = 16, cache: Path | None = None) -> Clips:
+    """Adds normalised latents (posterior means of the first `encoded` tracks), one pass over the clips.
+
+    Args:
+        clips: what to encode.
+        autoencoder: a `TrackAutoencoder` with measured statistics.
+        encoded: tracks it sees.
+        batch: clips at a time.
+        cache: folder where latents are kept, by a hash of weights and clips; None keeps nothing.
+    """
+    path = cache and cache / f"latents-{_fingerprint(clips, autoencoder, encoded)}.safetensors"
+    if path and path.exists():
+        return replace(clips, latents=load_file(path)["latents"])
     device = next(autoencoder.parameters()).device
     latents = []
     for rows in torch.arange(len(clips)).split(batch):
         some = clips.pick(rows)
         mean = autoencoder.encode(some.tracks[:, :encoded].float().to(device), some.model_frames().to(device)).mean
         latents.append(autoencoder.normalize(mean).half().cpu())
-    return replace(clips, latents=torch.cat(latents))
+    clips = replace(clips, latents=torch.cat(latents))
+    if path:
+        _save_whole({"latents": clips.latents}, path)
+    return clips
+
+
+def _fingerprint(clips: Clips, autoencoder, encoded: int) -> str:
+    parts = [*autoencoder.state_dict().values(), clips.tracks[:: max(len(clips) // 64, 1)], clips.frames[:1]]
+    digest = hashlib.sha256(f"{len(clips)} {encoded}".encode())
+    for part in parts:
+        digest.update(part.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _save_whole(tensors: dict[str, Tensor], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".partial-{os.getpid()}")
+    save_file(tensors, partial)
+    os.replace(partial, path)
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from kinelib.notation import ShapeError, check_shape
 from kinelib.tracks.timing import read_at_time
 from kinelib.zipmo.blocks import FlowBlock, FlowTime
-from kinelib.zipmo.conditions import ConditionEncoder, Conditions, check_pokes
+from kinelib.zipmo.conditions import RAW, ConditionEncoder, Conditions, check_pokes
 from kinelib.zipmo.flow import flow_path, over_batch, sample_time, solve
 
 
@@ -81,6 +81,14 @@ class FlowMatcher(nn.Module):
         self.blocks = nn.ModuleList(FlowBlock(width, config.heads) for _ in range(config.depth))
         self.norm = nn.LayerNorm(width)
         self.latents_out = nn.Linear(width, area * channels)
+        # Linear paths around the network, so that training only has to learn what they miss: the noisy latents themselves,
+        # by a gain that depends on flow time, and the pokes' own displacements spread over the cells.
+        self.keep_noisy = nn.Linear(width, channels)
+        self.follow_pokes = nn.Linear(self.conditions.heads * RAW, slices * channels)
+        nn.init.zeros_(self.keep_noisy.weight)
+        nn.init.zeros_(self.keep_noisy.bias)
+        nn.init.zeros_(self.follow_pokes.weight)
+        nn.init.zeros_(self.follow_pokes.bias)
 
     def _to_tokens(self, grid: Tensor) -> Tensor:
         p = self.config.patch
@@ -105,17 +113,18 @@ class FlowMatcher(nn.Module):
         slices, rows, columns, _ = self.config.latent_shape
         cells = repeat(conditions.cells, "b (r w) d -> b s r w d", r=rows, s=slices)
         cells = self.cells_in(self._to_tokens(cells)) + self.place
+        follow = rearrange(self.follow_pokes(conditions.moves), "b (r w) (s c) -> b s r w c", r=rows, s=slices)
         keep = rearrange(conditions.mask, "b m -> b 1 1 m")
-        return Prepared((cells, keep, *(tensor for block in self.blocks for tensor in block.context(conditions.tokens))))
+        return Prepared((cells, follow, keep, *(tensor for block in self.blocks for tensor in block.context(conditions.tokens))))
 
     def clean(self, x_t: Tensor, t: Tensor, prepared: Prepared) -> Tensor:
         """Estimates the clean latents (B, S, R, W, C) behind noisy ones at flow times t (B,)."""
-        cells, keep, *contexts = prepared
+        cells, follow, keep, *contexts = prepared
         tokens = self.latents_in(self._to_tokens(x_t)) + cells
         time = self.time(t)
         for i, block in enumerate(self.blocks):
             tokens = block(tokens, time, (contexts[2 * i], contexts[2 * i + 1]), keep)
-        output = self._to_grid(self.latents_out(self.norm(tokens)))
+        output = self._to_grid(self.latents_out(self.norm(tokens))) + follow + x_t * self.keep_noisy(time)[:, None, None, None]
         return output if self.config.objective == "clean" else x_t - over_batch(t, x_t) * output
 
     def velocity(self, x_t: Tensor, t: Tensor, prepared: Prepared) -> Tensor:

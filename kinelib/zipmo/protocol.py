@@ -1,6 +1,6 @@
 """The measurements of the paper: how good generated futures are, how good reconstructed tracks are.
 
-Source: ZipMo section 4 (open-domain evaluation), in the detail of `facts/zipmo.md` sections 3.1 and 3.2. Positions are
+Source: ZipMo section 4 (open-domain evaluation), in the detail of its release. Positions are
 measured on a 128-pixel canvas, p(u) = 128 (u + 1) / 2 on both axes whatever the true aspect ratio:
 
 - MSE_k is the mean over tracks, frames *and the two coordinates* of the squared error of sample k (so half the mean

@@ -203,7 +203,7 @@ def train_stage(
     size, out = SIZES[name], Path(out)
     if steps is None and seconds is None:
         seconds = size.seconds[stage]
-    rate = size.learning_rate if stage == "autoencoder" else size.learning_rate / 2
+    rate = size.learning_rate * (1 if stage == "autoencoder" else 0.75)
     config = FitConfig(steps=steps, seconds=seconds, learning_rate=rate, ema_decay=0.998, seed=seed, log_every=50)
     if (out / stage).exists() and not overwrite and not (resume and state.exists(out / f"{stage}-training")):
         raise FileExistsError(f"{out / stage} exists; pass overwrite=True to train it afresh, or choose another folder.")
@@ -224,7 +224,7 @@ def train_stage(
     elif stage == "direct":
         draw, loss = planner_draw(sources, batch, 16), direct_loss
     else:
-        encode = lambda clips: clips and encode_clips(clips, autoencoder)
+        encode = lambda clips: clips and encode_clips(clips, autoencoder, cache=cache)
         sources = Sources(encode(sources.scenes), encode(sources.real), sources.share)
         draw, loss = planner_draw(sources, batch, 16), latent_loss(autoencoder)
     result = fit(
@@ -240,12 +240,12 @@ def train_stage(
     if not result.stopped_early and int(os.environ.get("RANK", 0)) == 0:
         if stage == "autoencoder":
             model.measure_statistics(raw_latents(sources.scenes.pick(torch.arange(min(4096, size.scenes))), model))
-        checkpoints.save(out / stage, model, card=stage_card(stage, name, size, sources, result), overwrite=True)
+        checkpoints.save(out / stage, model, card=stage_card(stage, name, sources, result), overwrite=True)
     return result
 
 
-def stage_card(stage: str, name: Profile, size: Size, sources: Sources, result: FitResult) -> str:
-    """The checkpoint's card."""
+def stage_card(stage: str, name: Profile, sources: Sources, result: FitResult) -> str:
+    """The checkpoint's card, before anything is measured on held-out data."""
     real = "no real video" if sources.real is None else f"{len(sources.real)} windows of real video tracked by Lucas-Kanade"
     licence = (
         "MIT." if sources.real is None else "CC BY-NC 4.0, since the real videos come from a non-commercial repository."
