@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from kinelib.notation import ShapeError, cell_centres, check_finite, check_shape, frame_times, from_pixels, to_pixels
 
+COORDINATE = st.floats(-2, 2, allow_subnormal=False)
+
 
 def test_check_shape_returns_sizes_and_carries_them_over():
     sizes = check_shape("tracks", torch.zeros(2, 5, 64, 2), "B N T 2")
@@ -44,7 +46,7 @@ def test_frame_edges_are_plus_and_minus_one():
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.floats(-2, 2, allow_subnormal=False), st.floats(-2, 2, allow_subnormal=False), st.integers(1, 4000), st.integers(1, 4000))
+@given(COORDINATE, COORDINATE, st.integers(1, 4000), st.integers(1, 4000))
 def test_pixels_round_trip(x, y, width, height):
     xy = torch.tensor([x, y], dtype=torch.float64)
     assert torch.allclose(from_pixels(to_pixels(xy, width, height), width, height), xy, atol=1e-9)

