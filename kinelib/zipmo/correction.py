@@ -113,7 +113,7 @@ def snap_to_pokes(
     ramp = torch.minimum(frame_times(tracks.shape[-2], tracks.device), time[..., None]) / time[..., None]
     overlap = read_at_time(rearrange(ramp, "b q t -> b 1 t q").expand(-1, ramp.shape[1], -1, -1), time)
     gram = kernel(own, own) * wide(overlap) * both[..., None] * both[..., None, :]
-    gram = gram + torch.diag_embed((~both).to(gram) + 1e-4)
+    gram = gram + torch.diag_embed((~both).to(gram) + 1e-5)
     weights = torch.linalg.solve(gram, miss)
     moved = torch.einsum("bkqp,bkpc,bpt->bkqtc", kernel(tracks, own) * both[..., None, :], weights, ramp)
     return tracks + moved

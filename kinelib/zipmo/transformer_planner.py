@@ -8,14 +8,13 @@ pokes; with and without guidance the network runs once a step.
 Departures: positions are (t, x, y) and pokes (x, y, goal x, goal y, goal time); unused poke slots are masked and a
 learned null token stands in for "no poke", so that any number of pokes, 0 included, has a meaning. The release instead
 fills unused slots with zeros, which soak up attention, so that the answer depends on the number of slots: that is
-the switch `zero_slot_sinks`. Guidance below 1 works here; the release ignores it.
+the switch `zero_slot_sinks`.
 
 Shapes: latents (B, S, R, W, C) in normalised space, features (B, L, F), pokes (B, P, 5), mask (B, P) True = a real poke.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -24,9 +23,9 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from kinelib.learning.fourier import FlowTimeEmbedder, FourierEmbedder
-from kinelib.learning.layers import KeysValues, LayerTables, Transformer
+from kinelib.learning.layers import Transformer
 from kinelib.notation import ShapeError, check_finite, check_shape
-from kinelib.zipmo.flow import solve
+from kinelib.zipmo.guidance import Prepared, denormalize_latents, draw_latents, normalize_latents
 from kinelib.zipmo.transformer_autoencoder import cell_times, grid_positions
 
 
@@ -70,34 +69,6 @@ PAPER_SPARSE = TransformerPlannerConfig(
 PAPER_DENSE = replace(PAPER_SPARSE, poke_slots=40)
 
 
-@dataclass(frozen=True)
-class Conditions:
-    """What a planner knows before the first solver step, computed once by :meth:`TransformerPlanner.prepare`."""
-
-    image: Tensor  # (B, L, width) image tokens
-    tables: list[LayerTables]  # rotary tables of the sequence, shared by the batch
-    pokes: list[KeysValues]  # of every layer, with the pokes
-    unconditional: list[KeysValues]  # of every layer, without them
-
-    def repeated(self, copies: int) -> Conditions:
-        """Every clip `copies` times in a row."""
-        return replace(
-            self,
-            image=self.image.repeat_interleave(copies, dim=0),
-            pokes=[layer.repeat(copies) for layer in self.pokes],
-            unconditional=[layer.repeat(copies) for layer in self.unconditional],
-        )
-
-    def guided(self) -> Conditions:
-        """A batch twice as long: first with the pokes, then without."""
-        both = [one.joined(other) for one, other in zip(self.pokes, self.unconditional, strict=True)]
-        return replace(self, image=self.image.repeat(2, 1, 1), pokes=both)
-
-    def without_pokes(self) -> Conditions:
-        """The same start frame and no pokes."""
-        return replace(self, pokes=self.unconditional)
-
-
 class TransformerPlanner(nn.Module):
     """Velocity of noisy latents, given the start frame and pokes.
 
@@ -130,7 +101,7 @@ class TransformerPlanner(nn.Module):
         """(S, R, W, C)."""
         return (self.config.slots, *self.config.grid, self.config.channels)
 
-    def prepare(self, features: Tensor, pokes: Tensor, mask: Tensor | None = None) -> Conditions:
+    def prepare(self, features: Tensor, pokes: Tensor, mask: Tensor | None = None) -> Prepared:
         """Computes everything that does not depend on the flow time.
 
         Args:
@@ -158,10 +129,10 @@ class TransformerPlanner(nn.Module):
         device = features.device
         image_positions = grid_positions(torch.zeros(1, device=device), *config.feature_grid)
         positions = torch.cat([grid_positions(cell_times(config.slots, device), *config.grid), image_positions])
-        return Conditions(
+        return Prepared(
             image=self.image_in(features + self.start_frame),
             tables=self.transformer.tables(positions[None]),
-            pokes=self.transformer.contexts(*self._poke_context(pokes, mask)),
+            condition=self.transformer.contexts(*self._poke_context(pokes, mask)),
             unconditional=self.transformer.contexts(*self._poke_context(pokes, torch.zeros_like(mask))),
         )
 
@@ -175,23 +146,23 @@ class TransformerPlanner(nn.Module):
         null = repeat(self.null_poke, "c -> b 1 c", b=len(pokes))
         return torch.cat([null, tokens], dim=1), F.pad(positions, (0, 0, 1, 0)), F.pad(mask, (1, 0), value=True)
 
-    def velocity(self, noisy: Tensor, time: Tensor, conditions: Conditions) -> Tensor:
+    def velocity(self, noisy: Tensor, time: Tensor, prepared: Prepared) -> Tensor:
         """One pass of the network.
 
         Args:
             noisy: (B, S, R, W, C) latents at flow time t, in normalised space.
             time: (B,) flow times, 1 = noise.
-            conditions: from :meth:`prepare`, of the same batch.
+            prepared: from :meth:`prepare`, of the same batch.
 
         Returns:
             (B, S, R, W, C) velocity, noise - data.
         """
         slots, rows, columns, channels = self.latent_shape
-        batch = check_shape("latents", noisy, f"B {slots} {rows} {columns} {channels}", B=len(conditions.image))["B"]
+        batch = check_shape("latents", noisy, f"B {slots} {rows} {columns} {channels}", B=len(prepared.image))["B"]
         check_shape("time", time, "B", B=batch)
         latents = self.latents_in(rearrange(noisy, "b s r w c -> b (s r w) c"))
-        tokens = torch.cat([latents, conditions.image], dim=1)
-        x = self.transformer(tokens, conditions.tables, conditions.pokes, condition=self.embed_time(time))
+        tokens = torch.cat([latents, prepared.image], dim=1)
+        x = self.transformer(tokens, prepared.tables, prepared.condition, condition=self.embed_time(time))
         velocity = self.velocity_out(x[:, : latents.shape[1]])
         return rearrange(velocity, "b (s r w) c -> b s r w c", s=slots, r=rows)
 
@@ -217,11 +188,8 @@ class TransformerPlanner(nn.Module):
 
         Args:
             features, pokes, mask: as of :meth:`prepare`.
-            samples: K, draws for each clip.
+            samples, guidance, solver, generator: as of :func:`kinelib.zipmo.guidance.draw_latents`.
             steps: solver steps from t = 1 to 0 (paper: 50).
-            guidance: s in u + s (c - u), with c and u the velocity with and without the pokes; 1 is off, 0 drops them.
-            solver: as of :func:`kinelib.zipmo.flow.solve`.
-            generator: draws the noise.
             noise: (B, K, S, R, W, C) instead of a draw.
 
         Returns:
@@ -230,36 +198,14 @@ class TransformerPlanner(nn.Module):
         Raises:
             ShapeError: on wrong shapes. ValueError: when guidance is not finite or fewer than one sample is asked for.
         """
-        if not math.isfinite(guidance) or samples < 1:
-            raise ValueError(f"guidance must be finite and samples at least 1; got {guidance} and {samples}.")
-        shape = (len(features), samples, *self.latent_shape)
-        if noise is None:
-            device = features.device if generator is None else generator.device
-            noise = torch.randn(shape, generator=generator, device=device).to(features.device)
-        elif tuple(noise.shape) != shape:
-            raise ShapeError(f"noise must be (B, K, S, R, W, C) = {shape}; got {tuple(noise.shape)}.")
-        conditions = self.prepare(features, pokes, mask).repeated(samples)
-        if guidance == 0:
-            conditions = conditions.without_pokes()
-        both = conditions.guided() if guidance not in (0, 1) else None
-
-        def velocity(x: Tensor, time: Tensor) -> Tensor:
-            if both is None:
-                return self.velocity(x, time, conditions)
-            poked, free = self.velocity(x.repeat(2, 1, 1, 1, 1), time.repeat(2), both).chunk(2)
-            return free + guidance * (poked - free)
-
-        drawn = solve(velocity, rearrange(noise, "b k ... -> (b k) ..."), steps, solver)
-        return rearrange(drawn, "(b k) ... -> b k ...", k=samples)
+        prepared = self.prepare(features, pokes, mask)
+        options = dict(samples=samples, steps=steps, guidance=guidance, solver=solver, generator=generator, noise=noise)
+        return draw_latents(self.velocity, prepared, self.latent_shape, **options)
 
     def normalize(self, latents: Tensor) -> Tensor:
         """The autoencoder's latents in the planner's space: one shift and one scale for all channels."""
-        return (latents - self.config.latent_shift) * self._scale
+        return normalize_latents(latents, self.config)
 
     def denormalize(self, latents: Tensor) -> Tensor:
         """The inverse of :meth:`normalize`."""
-        return latents / self._scale + self.config.latent_shift
-
-    @property
-    def _scale(self) -> float:
-        return math.sqrt(self.config.normalized_variance / self.config.latent_variance)
+        return denormalize_latents(latents, self.config)

@@ -173,7 +173,7 @@ def test_masked_pokes_are_the_same_as_no_pokes_and_slots_do_not_matter(planner, 
     none = planner(noisy, time, features, pokes[:, :0])
     assert torch.allclose(planner(noisy, time, features, pokes, mask & False), none, atol=1e-6)
     assert not torch.allclose(one, none, atol=1e-3)
-    free = planner.prepare(features, pokes[:, :1]).without_pokes()
+    free = planner.prepare(features, pokes[:, :1]).without_condition()
     assert torch.allclose(planner.velocity(noisy, time, free), none, atol=1e-6)
 
 

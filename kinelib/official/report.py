@@ -1,0 +1,104 @@
+"""The parity check: recorded inputs of the official implementations through our modules, and how far the outputs are apart.
+
+A folder holds pairs NAME_weights.safetensors and NAME_io.safetensors; the beginning of NAME says which system it is.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from kinelib.official.zipmo_cases import START_STEP, libero_outputs, open_domain_outputs
+
+# Recorded tensors that are inputs.
+_INPUTS = {"image_features", "tracks_yx", "query_yx", "pokes_yx", "noise", "time", "text", "proprio"}
+
+
+@dataclass(frozen=True)
+class ParityRow:
+    """One output of one reference case."""
+
+    case: str  # name of the pair of files
+    output: str  # name of the recorded tensor
+    absolute: float  # largest absolute difference
+    relative: float  # the same, divided by the largest absolute value recorded
+    note: str = ""  # why nothing was compared, where nothing was
+    failed: bool = False  # whether the note means a failure
+
+    def passes(self, tolerance: float) -> bool:
+        """Whether the difference is at most `tolerance` relative (a NaN does not pass)."""
+        return not self.failed and (bool(self.note) or self.relative <= tolerance)
+
+
+def parity(folder: str | Path) -> list[ParityRow]:
+    """Compares every NAME_weights / NAME_io pair of a folder with our modules.
+
+    Raises:
+        FileNotFoundError: when the folder holds no such pair.
+    """
+    folder = Path(folder)
+    names = sorted({re.sub(r"_(io|weights)$", "", path.stem) for path in folder.glob("*_[iw]*.safetensors")})
+    if not names:
+        raise FileNotFoundError(f"{folder} holds no NAME_weights.safetensors / NAME_io.safetensors pairs.")
+    return [row for name in names for row in _case(folder, name)]
+
+
+def _case(folder: Path, name: str) -> list[ParityRow]:
+    from safetensors import SafetensorError, safe_open
+
+    files = {part: folder / f"{name}_{part}.safetensors" for part in ("io", "weights")}
+    missing = [path.name for path in files.values() if not path.is_file()]
+    if missing:
+        return [ParityRow(name, "-", 0, 0, f"{missing[0]} is missing", failed=True)]
+    check = next((check for prefix, check in _CHECKS.items() if name.startswith(prefix)), None)
+    if check is None:
+        return [ParityRow(name, "-", 0, 0, "not built yet")]
+    try:
+        with safe_open(files["io"], "pt") as file:
+            config = json.loads((file.metadata() or {})["config"])
+            recorded = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+        computed = check(files["weights"], config, recorded)
+    except (ValueError, KeyError, SafetensorError) as error:
+        return [ParityRow(name, "-", 0, 0, f"{type(error).__name__}: {error}", failed=True)]
+    unchecked = [key for key in recorded if key not in computed and key not in _INPUTS and not key.startswith(START_STEP)]
+    rows = [_compared(name, output, ours, recorded[output]) for output, ours in computed.items()]
+    return rows + [ParityRow(name, output, 0, 0, "recorded, but nothing computes it", failed=True) for output in unchecked]
+
+
+def _compared(case: str, output: str, ours: Tensor, theirs: Tensor) -> ParityRow:
+    if ours.shape != theirs.shape:
+        return ParityRow(case, output, 0, 0, f"shape {tuple(ours.shape)}, recorded {tuple(theirs.shape)}", failed=True)
+    worst = float((ours.double() - theirs.double()).abs().max())
+    return ParityRow(case, output, worst, worst / max(float(theirs.double().abs().max()), 1e-12))
+
+
+# Systems in order of their prefix; None is a system whose networks are not built yet.
+_CHECKS: dict[str, Callable | None] = {
+    "zipmo_libero": libero_outputs,
+    "zipmo": open_domain_outputs,
+    "kimodo": None,
+    "tmr": None,
+}
+
+
+def parity_report(folder: str | Path, tolerance: float = 1e-4) -> tuple[str, bool]:
+    """The parity table of a folder as text, and whether everything compared agrees to `tolerance` relative.
+
+    A system that is not built yet has a line that says so and does not fail; that nothing was compared does.
+    """
+    rows = parity(folder)
+    compared = [row for row in rows if not row.note]
+    lines = [f"{'case':<22}{'output':<22}{'max abs':>10}{'relative':>10}  result"]
+    for row in rows:
+        verdict = row.note or ("ok" if row.passes(tolerance) else f"above {tolerance:g}")
+        numbers = f"{'-':>10}{'-':>10}" if row.note else f"{row.absolute:>10.1e}{row.relative:>10.1e}"
+        lines.append(f"{row.case:<22}{row.output:<22}{numbers}  {verdict}")
+    good = bool(compared) and all(row.passes(tolerance) for row in rows)
+    built = sum(row.passes(tolerance) for row in compared)
+    lines.append(f"{built} of {len(compared)} outputs agree to {tolerance:g}; relative to the largest recorded value.")
+    return "\n".join(lines), good

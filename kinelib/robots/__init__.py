@@ -1,0 +1,1 @@
+"""Robots: from motion latents and proprioception to actions (ZipMo, section on robot control)."""

@@ -1,0 +1,41 @@
+"""Speed side by side: fair turns, and the numbers that are written."""
+
+import json
+import time
+
+import pytest
+import torch
+
+from kinelib.bench import bench_zipmo, side_by_side
+
+
+def test_both_sides_are_warmed_up_and_measured_in_turn():
+    calls = []
+    first, second = side_by_side(
+        lambda: (calls.append("a"), time.sleep(0.001)), lambda: (calls.append("b"), time.sleep(0.03)), 3
+    )
+    assert calls == ["a", "b"] * 4
+    assert 0.001 <= first < 0.03 <= second < 1
+
+
+def test_medians_ignore_one_slow_round():
+    pauses = iter([0, 0, 0.2, 0, 0])
+    assert side_by_side(lambda: time.sleep(next(pauses)), lambda: None, 4)[0] < 0.1
+
+
+def test_no_rounds_are_refused():
+    with pytest.raises(ValueError, match="rounds must be at least 1"):
+        side_by_side(lambda: pytest.fail("was run"), lambda: None, 0)
+
+
+@pytest.mark.slow
+def test_latents_are_faster_than_trajectories_and_the_numbers_are_written(tmp_path):
+    before = torch.get_num_threads()
+    text = bench_zipmo(threads=1, json_path=tmp_path / "new" / "bench.json", rounds=1)
+    assert torch.get_num_threads() == before
+    content = json.loads((tmp_path / "new" / "bench.json").read_text())
+    assert content["threads"] == 1 and [row["points"] for row in content["rows"]] == [40, 1024]
+    for row in content["rows"]:
+        assert row["ratio"] == pytest.approx(row["direct_seconds"] / row["latent_seconds"]) and row["ratio"] > 1
+        assert row["latent_timesteps_per_second"] == pytest.approx(64 * row["samples"] / row["latent_seconds"])
+    assert text.count("\n| ") == 4 - 1 and "1 step x 10" in text
