@@ -6,6 +6,7 @@ Recorded tensors whose names end in `_yx` are in the release's axis order; laten
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 from kinelib.official.zipmo import LATENT_SHIFT, LATENT_VARIANCE, load_official
 from kinelib.zipmo.libero_planner import LiberoPlanner
 
-START_STEP = ("start", "step")  # beginnings of the name of the recorded start step
+START_STEP = re.compile("(^|_)(start|step)(_|$)")  # what the recorded start step is called
 
 
 @torch.no_grad()
@@ -88,7 +89,7 @@ def _libero_outputs(weights: Path, config: dict, recorded: dict[str, Tensor], tr
     shape = dict(zip("vsrw", (config["views"], *config["latent_grid"]), strict=True))
     features = rearrange(recorded["image_features"], "(b v) r w c -> b v (r w) c", v=config["views"])
     noise = rearrange(recorded["noise"], "b (v s r w) c -> b v s r w c", **shape)
-    step = next((tensor.flatten() for name, tensor in recorded.items() if name.startswith(START_STEP)), None)
+    step = next((tensor.flatten() for name, tensor in recorded.items() if START_STEP.search(name)), None)
 
     def flat(latents: Tensor) -> Tensor:
         return rearrange(latents, "b v s r w c -> b (v s r w) c")

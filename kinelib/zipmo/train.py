@@ -26,6 +26,7 @@ from kinelib.zipmo.pokes import draw_pokes
 from kinelib.zipmo.regression import Regression, RegressionConfig
 
 STAGES = ("autoencoder", "planner", "regression", "direct")
+BATCHES = {"autoencoder": 1, "planner": 2, "regression": 2, "direct": 0.5}  # trajectories have ten times as many tokens
 KL_WEIGHT = 1e-5
 
 
@@ -34,7 +35,7 @@ class Size:
     """How much of everything a profile trains."""
 
     scenes: int  # procedural scenes
-    batch: int  # clips a step
+    batch: int  # clips a step of the autoencoder; times BATCHES for the others
     seconds: dict[str, float]  # training seconds of each stage
     learning_rate: float = 2e-3  # peak
     points: int = 96  # tracks a clip
@@ -43,7 +44,7 @@ class Size:
 
 SIZES = {
     Profile.SMOKE: Size(256, 16, dict.fromkeys(STAGES, 12.0)),
-    Profile.LAB: Size(40_000, 16, {"autoencoder": 1500, "planner": 3600, "regression": 600, "direct": 600}),
+    Profile.LAB: Size(24_576, 16, {"autoencoder": 1300, "planner": 2650, "regression": 300, "direct": 300}),
     Profile.PAPER: Size(1_000_000, 64, dict.fromkeys(STAGES, 5 * 86_400.0), learning_rate=1e-4),
 }
 
@@ -183,7 +184,8 @@ def train_stage(
     """Trains one stage and saves its checkpoint in `out`/<stage>.
 
     Args:
-        stage: one of `STAGES`; planner and regression need `out`/autoencoder.
+        stage: one of `STAGES`; planner and regression need `out`/autoencoder; the regression
+                starts from `out`/planner where there is one.
         profile_name: "smoke", "lab" or "paper".
         out: output folder; states and logs go to `out`/<stage>-training.
         resume: go on with an interrupted training, if there is one.
@@ -214,9 +216,13 @@ def train_stage(
     if stage in ("planner", "regression"):  # before the scenes are made, which takes minutes
         autoencoder = checkpoints.load(out / "autoencoder", TrackAutoencoder, AutoencoderConfig).requires_grad_(False)
         check_pair(autoencoder, model)
+    if stage == "regression" and (out / "planner").is_dir():
+        # The planner's clean estimate at pure noise is a regression already: the baseline gets all of its training.
+        planner = checkpoints.load(out / "planner", FlowMatcher, FlowMatcherConfig)
+        model.network.load_state_dict(planner.state_dict())
     cache, frame_size = data_folder(out), model.config.frame_size
     sources = training_sources(size, frame_size=frame_size, cache=cache, real=Path(real) if real else cache / "real")
-    batch = size.batch if stage == "autoencoder" else 2 * size.batch
+    batch = int(size.batch * BATCHES[stage])
     if stage == "autoencoder":
         if model.config.layout == "local":
             model.codec.basis.measure(sources.scenes.tracks[:4096].float())
@@ -250,9 +256,10 @@ def stage_card(stage: str, name: Profile, sources: Sources, result: FitResult) -
     licence = (
         "MIT." if sources.real is None else "CC BY-NC 4.0, since the real videos come from a non-commercial repository."
     )
+    start = " It starts from the planner's weights." if stage == "regression" else ""
     return checkpoints.write_card(
         f"ZipMo {stage} ({name})",
-        data=f"{len(sources.scenes)} procedural scenes (kinelib.tracks.scenes, seed {TRAIN_SEED}) and {real}.",
+        data=f"{len(sources.scenes)} procedural scenes (kinelib.tracks.scenes, seed {TRAIN_SEED}) and {real}.{start}",
         licence=licence,
         command=f"python -m kinelib train zipmo --stage {stage} --profile {name}",
         metrics={"steps": float(result.steps), "seconds": result.seconds, "final loss": float(result.losses[-1]["loss"])},

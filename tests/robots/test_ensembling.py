@@ -1,4 +1,4 @@
-"""Temporal ensembling: no error where chunks agree, the stated weights where they do not, the release's fault behind a switch."""
+"""Temporal ensembling: no error where chunks agree, stated weights where not, the release's fault behind a switch."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def test_a_perfectly_predictable_policy_has_no_error_at_any_step(horizon, steps,
 def test_the_release_is_ahead_of_the_truth_only_behind_the_switch():
     faulty = errors(TemporalEnsemble(official_index=True), 60)
     assert faulty[0] == 0
-    assert all(6 <= error <= 9 for error in faulty[1:9])
+    assert all(6 < error < 9.1 for error in faulty[1:9])
     assert abs(faulty[15]) < 0.5 and all(error == pytest.approx(0.07, abs=0.01) for error in faulty[15:])
 
 

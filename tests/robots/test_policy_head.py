@@ -33,8 +33,7 @@ def test_paper_size_has_the_papers_parameter_counts():
     unused = 3 * 768 / 1e6  # modality vectors that the release stores and never reads
     assert count(head) + unused == pytest.approx(60.82, abs=0.005)
     assert count(head.transformer) == pytest.approx(60.18, abs=0.005)
-    latents = torch.zeros(1, 2, 1, 16, 16, 16)
-    assert (PAPER.horizon, PAPER.actions, latents[0].numel()) == (16, 7, 512 * 16)
+    assert (PAPER.horizon, PAPER.actions, PAPER.proprio, PAPER.views, PAPER.grid) == (16, 7, 9, 2, (16, 16))
 
 
 def test_views_places_and_proprioception_all_matter(head, inputs):

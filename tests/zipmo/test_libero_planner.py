@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from libero_transcription import actions, random_policy, sample, velocity
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from kinelib.learning.fourier import FourierEmbedder
@@ -112,8 +113,6 @@ def test_reference_pairs_agree_with_recorded_outputs(tmp_path):
 
 def test_a_start_step_that_was_not_recorded_fails_by_name(tmp_path):
     write_case(tmp_path, "zipmo_libero_case", (2, 3), 1, start_step=True)
-    from safetensors import safe_open
-
     with safe_open(tmp_path / "zipmo_libero_case_io.safetensors", "pt") as file:
         metadata, kept = file.metadata(), {key: file.get_tensor(key) for key in file.keys() if key != "start_step"}  # noqa: SIM118
     save_file(kept, tmp_path / "zipmo_libero_case_io.safetensors", metadata=metadata)
@@ -200,9 +199,9 @@ def test_text_is_dropped_for_its_share_of_clips_in_training_only(inputs):
     assert torch.allclose(half[1], whole[1], atol=1e-6) and not torch.allclose(half[0], whole[0], atol=1e-3)
     rng = torch.Generator().manual_seed(0)
     planner.train()
-    draws = [planner(**inputs, generator=rng) for _ in range(100)]
+    draws = [planner(**inputs, generator=rng) for _ in range(60)]
     changed = sum(int(not torch.allclose(draw[clip], whole[clip], atol=1e-4)) for draw in draws for clip in range(2))
-    assert 0.2 < changed / 200 < 0.4
+    assert 0.2 < changed / 120 < 0.4
     draws[-1].square().mean().backward()
     # Reproducible from the same generator.
     again = [planner(**inputs, generator=torch.Generator().manual_seed(5)) for _ in range(2)]
