@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from einops import rearrange
+from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from kinelib.notation import ShapeError, cell_centres, check_finite, check_shape
@@ -125,10 +125,18 @@ class TrackAutoencoder(nn.Module):
         features = self.codec.features(frame) if features is None else features
         return Posterior(*self.codec.encode(resample_time(tracks, self.config.num_frames), features, keep))
 
-    def features(self, frame: Tensor):
-        """Image features of a frame, to be passed to `encode` and `decode` so that they are computed once."""
+    def features(self, frame: Tensor, samples: int = 1):
+        """Image features of frames, to be passed to `encode` and `decode` so that they are computed once.
+
+        Args:
+            frame: (B, 3, S, S).
+            samples: K; every clip's features come K times in a row, for (B * K) latents of B frames.
+        """
         self._check_frame(frame, len(frame))
-        return self.codec.features(frame)
+        features = self.codec.features(frame)
+        if samples == 1:
+            return features
+        return repeat(features, "b ... -> (b k) ...", k=samples) if torch.is_tensor(features) else features.repeat(samples)
 
     def decode(
         self, latents: Tensor, frame: Tensor, query_points: Tensor, num_frames: int | None = None, features=None

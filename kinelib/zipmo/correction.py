@@ -37,9 +37,9 @@ def gradient_correction(autoencoder, frame: Tensor, pokes: Tensor, mask: Tensor,
         rounds: steps for each clean estimate.
     """
     again = lambda x: repeat(x, "b ... -> (b k) ...", k=samples)
-    frame, pokes, mask = again(frame), again(blank_empty_slots(pokes, mask)), again(mask)[..., None]
     with torch.no_grad():
-        features = autoencoder.features(frame)
+        features = autoencoder.features(frame, samples)
+    frame, pokes, mask = again(frame), again(blank_empty_slots(pokes, mask)), again(mask)[..., None]
 
     def missing(clean: Tensor) -> Tensor:
         tracks = autoencoder.decode(autoencoder.denormalize(clean), frame, pokes[..., :2], features=features)

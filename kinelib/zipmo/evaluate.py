@@ -188,10 +188,10 @@ def evaluate(
 
 def with_baselines(rows: list[Row]) -> list[dict]:
     """Rows as dicts; zipmo's carry the baselines' values of the same table, setting and metric."""
-    theirs: dict[tuple, dict[str, float]] = {}
+    theirs: dict[tuple, dict[str, dict]] = {}
     for row in rows:
         if not row.method.startswith("zipmo"):
-            theirs.setdefault((row.table, row.setting, row.metric), {})[row.method] = row.value
+            theirs.setdefault((row.table, row.setting, row.metric), {})[row.method] = {"value": row.value, "n": row.n}
     return [
         asdict(row)
         | ({"baselines": theirs.get((row.table, row.setting, row.metric), {})} if row.method.startswith("zipmo") else {})
@@ -230,12 +230,13 @@ def tables(rows: list[Row], extent: Extent) -> str:
             "pixels at 256, held-out query points" if table == "reconstruction" else f"pixels at 128, K = {extent.samples}"
         )
         what = "encoded tracks" if table == "reconstruction" else "pokes"
-        lines += ["", f"**{table.title()}** ({unit}; n = {extent.clips} held-out scenes, 95 % intervals over clips)", ""]
-        lines += [f"| {what} | method | " + " | ".join(metrics) + " |", "|---" * (len(metrics) + 2) + "|"]
-        found = {(r.setting, r.method): {} for r in rows if r.table == table}
+        lines += ["", f"**{table.title()}** ({unit}; held-out scenes, 95 % intervals over them)", ""]
+        lines += [f"| {what} | method | n x seeds | " + " | ".join(metrics) + " |", "|---" * (len(metrics) + 3) + "|"]
+        found: dict[tuple[int, str], dict[str, str]] = {}
         for row in rows:
             if row.table == table:
-                found[row.setting, row.method][row.metric] = f"{row.value:.2f} [{row.low:.2f}, {row.high:.2f}]"
-        for (setting, method), cells in found.items():
-            lines.append(f"| {setting} | {method} | " + " | ".join(cells.get(m, "-") for m in metrics) + " |")
+                cells = found.setdefault((row.setting, row.method), {"n": f"{row.n} x {row.seeds}"})
+                cells[row.metric] = f"{row.value:.2f} [{row.low:.2f}, {row.high:.2f}]"
+        for (setting, method), cells in sorted(found.items(), key=lambda item: item[0][0]):
+            lines.append(f"| {setting} | {method} | " + " | ".join(cells.get(m, "-") for m in ("n", *metrics)) + " |")
     return "\n".join(lines[1:])

@@ -20,7 +20,6 @@ from kinelib.zipmo.autoencoder import TrackAutoencoder
 from kinelib.zipmo.correction import CORRECTIONS, gradient_correction, snap_to_pokes
 from kinelib.zipmo.direct import DirectFlowMatcher
 from kinelib.zipmo.flow_matcher import FlowMatcher
-from kinelib.zipmo.point_features import ImageMaps
 from kinelib.zipmo.regression import Regression
 
 
@@ -63,7 +62,7 @@ class LatentForecast:
     def decode(self, latents: Tensor, frame: Tensor, points: Tensor, num_frames: int | None = None) -> Tensor:
         """Decodes (B, K, S, R, W, C) latents at (B, Q, 2) points: (B, K, Q, T, 2); image features once a clip."""
         samples = latents.shape[1]
-        features = _repeated(self.autoencoder.features(frame), samples)
+        features = self.autoencoder.features(frame, samples)
         flat = self.autoencoder.denormalize(rearrange(latents, "b k ... -> (b k) ..."))
         again = lambda x: repeat(x, "b ... -> (b k) ...", k=samples)
         tracks = self.autoencoder.decode(flat, again(frame), again(points), num_frames, features)
@@ -80,12 +79,6 @@ class LatentForecast:
         if "snap" in (self.correction or ""):
             tracks = snap_to_pokes(tracks, lambda starts: self.decode(latents, frame, starts, num_frames), pokes, mask)
         return tracks
-
-
-def _repeated(features: ImageMaps | Tensor, samples: int) -> ImageMaps | Tensor:
-    """Image features of every clip `samples` times in a row."""
-    tensor = torch.is_tensor(features)
-    return repeat(features, "b ... -> (b k) ...", k=samples) if tensor else features.repeat(samples)
 
 
 @dataclass(frozen=True)

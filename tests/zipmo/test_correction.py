@@ -18,7 +18,7 @@ class LinearDecoder:
     def __init__(self):
         self.map = torch.randn(128, 2, generator=torch.Generator().manual_seed(0)) * 0.05
 
-    def features(self, frame):
+    def features(self, frame, samples=1):
         return None
 
     def denormalize(self, latents):
