@@ -17,7 +17,7 @@ import torch
 
 from kinelib.notation import cell_centres
 
-STEPS = 10
+STEPS = 6
 
 
 def _seconds(run: Callable[[], object]) -> float:

@@ -44,6 +44,7 @@ def save(
     card: str,
     extra: Mapping[str, Any] | None = None,
     overwrite: bool = False,
+    half: bool = False,
 ) -> Path:
     """Writes a checkpoint folder that is either complete or absent.
 
@@ -53,6 +54,7 @@ def save(
         card: text of card.md, for example from :func:`write_card`.
         extra: anything else that fits in JSON, for example how the checkpoint was measured.
         overwrite: replace an older checkpoint, once the new one is complete on disk.
+        half: store weight matrices as float16, which halves the file; buffers and 1-d parameters stay exact.
 
     Raises:
         FileExistsError: when the folder is in use and ``overwrite`` is off, or holds files that are not a checkpoint's.
@@ -78,6 +80,9 @@ def save(
     if build_config(type(config), json.loads(description)["arguments"]) != config:
         raise CheckpointError(f"{type(config).__name__} changes on its way through JSON; use numbers, strings and tuples.")
     tensors = tensors_of(model)
+    if half:
+        matrices = {name for name, parameter in model.named_parameters() if parameter.ndim > 1}
+        tensors = {name: tensor.half() if name in matrices else tensor for name, tensor in tensors.items()}
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise CheckpointError(f"{name} holds NaN or infinity; this network is broken, so it is not saved.")

@@ -106,7 +106,7 @@ class DirectFlowMatcher(nn.Module):
         query_points: Tensor,
         *,
         samples: int = 8,
-        steps: int = 10,
+        steps: int = 6,
         seed: int = 0,
     ) -> Tensor:
         """Draws K futures of the queried points: (B, K, Q, T, 2); arguments and errors as of the flow matcher."""

@@ -181,7 +181,7 @@ class FlowMatcher(nn.Module):
         mask: Tensor,
         *,
         samples: int = 8,
-        steps: int = 10,
+        steps: int = 6,
         guidance: float = 1.0,
         seed: int | torch.Generator = 0,
         solver: str = "euler",

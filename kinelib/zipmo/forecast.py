@@ -35,7 +35,7 @@ class LatentForecast:
 
     autoencoder: TrackAutoencoder
     planner: FlowMatcher
-    steps: int = 10
+    steps: int = 6
     guidance: float = 1.0
     solver: str = "euler"
     correction: str | None = None
@@ -102,7 +102,7 @@ class DirectForecast:
     """The direct baseline: flow matching on the queried trajectories themselves."""
 
     direct: DirectFlowMatcher
-    steps: int = 10
+    steps: int = 6
 
     @torch.no_grad()
     def __call__(

@@ -44,7 +44,7 @@ def generate_tracks(
     query_points: Tensor | None = None,
     grid: int = 16,
     num_frames: int = 64,
-    steps: int = 10,
+    steps: int = 6,
     guidance: float = 1.0,
     correction: str | None = None,
     overwrite: bool = False,

@@ -45,7 +45,7 @@ def load_latent(folder: str | Path | None = None, **options) -> LatentForecast:
     return LatentForecast(load_stage("autoencoder", folder), load_stage("planner", folder), **options)
 
 
-def load_baselines(folder: str | Path | None = None, steps: int = 10) -> dict[str, RegressionForecast | DirectForecast]:
+def load_baselines(folder: str | Path | None = None, steps: int = 6) -> dict[str, RegressionForecast | DirectForecast]:
     """The trained baselines the folder holds, by name; each states its training on its card."""
     folder = Path(folder or SHIPPED)
     found = {}

@@ -246,7 +246,8 @@ def train_stage(
     if not result.stopped_early and int(os.environ.get("RANK", 0)) == 0:
         if stage == "autoencoder":
             model.measure_statistics(raw_latents(sources.scenes.pick(torch.arange(min(4096, size.scenes))), model))
-        checkpoints.save(out / stage, model, card=stage_card(stage, name, sources, result), overwrite=True)
+        half = stage != "autoencoder"  # whose small error is decoded; the others are three times as large
+        checkpoints.save(out / stage, model, card=stage_card(stage, name, sources, result), overwrite=True, half=half)
     return result
 
 

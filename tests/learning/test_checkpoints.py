@@ -325,3 +325,14 @@ def test_a_card_says_everything():
 def test_a_card_with_a_gap_is_refused(part):
     with pytest.raises(ValueError, match=part):
         write_card("Title", **{**CARD, part: "  "})
+
+
+def test_half_stores_matrices_as_float16_and_nothing_else(tmp_path, net):
+    save(tmp_path / "half", net, card="# Half\n", half=True)
+    stored = load_file(tmp_path / "half" / "model.safetensors")
+    matrices = {name for name, parameter in net.named_parameters() if parameter.ndim > 1}
+    assert matrices and {name for name, tensor in stored.items() if tensor.dtype == torch.float16} == matrices
+    again = load(tmp_path / "half", Net, NetConfig)
+    for name, tensor in net.state_dict().items():
+        assert again.state_dict()[name].dtype == tensor.dtype
+        torch.testing.assert_close(again.state_dict()[name], tensor, rtol=1e-3 if name in matrices else 0, atol=1e-7)
