@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+# A shell starts background jobs with interrupts ignored, and their children inherit that; tests of interrupts cannot use it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # The same examples each time, and no deadline: a shared machine may pause anywhere.
 settings.register_profile("kinelib", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("kinelib")
