@@ -125,26 +125,18 @@ class TrackAutoencoder(nn.Module):
         features = self.codec.features(frame) if features is None else features
         return Posterior(*self.codec.encode(resample_time(tracks, self.config.num_frames), features, keep))
 
-    def features(self, frame: Tensor, samples: int = 1):
-        """Image features of frames, to be passed to `encode` and `decode` so that they are computed once.
-
-        Args:
-            frame: (B, 3, S, S).
-            samples: K; every clip's features come K times in a row, for (B * K) latents of B frames.
-        """
+    def features(self, frame: Tensor):
+        """Image features of (B, 3, S, S) frames, to be passed to `encode` and `decode` so that they are computed once."""
         self._check_frame(frame, len(frame))
-        features = self.codec.features(frame)
-        if samples == 1:
-            return features
-        return repeat(features, "b ... -> (b k) ...", k=samples) if torch.is_tensor(features) else features.repeat(samples)
+        return self.codec.features(frame)
 
     def decode(
         self, latents: Tensor, frame: Tensor, query_points: Tensor, num_frames: int | None = None, features=None
     ) -> Tensor:
-        """Says where points go: (B, Q, T, 2) positions of points that start at `query_points`.
+        """Says where points go: (B * K, Q, T, 2) positions of points that start at `query_points`.
 
         Args:
-            latents: (B, S, R, W, C).
+            latents: (B * K, S, R, W, C); the K samples of a clip follow each other and share its frame and points.
             frame: (B, 3, S, S).
             query_points: (B, Q, 2) xy.
             num_frames: T of the answer; default the model's own. Time is resampled linearly, ends exact.
@@ -153,21 +145,24 @@ class TrackAutoencoder(nn.Module):
         Raises:
             ShapeError: on wrong shapes, points that are not finite, or fewer than 1 frame.
         """
-        sizes = check_shape("latents", latents, "B S R W C")
+        check_shape("latents", latents, "B S R W C")
         if tuple(latents.shape[1:]) != self.latent_shape:
             raise ShapeError(f"latents must be (B, {', '.join(map(str, self.latent_shape))}); got {tuple(latents.shape)}.")
-        check_shape("query_points", query_points, "B Q 2", B=sizes["B"])
+        clips = check_shape("query_points", query_points, "B Q 2")["B"]
+        if not clips or len(latents) % clips:
+            raise ShapeError(f"{len(latents)} latents are not a whole number of samples of {clips} clips.")
         check_finite("query_points", query_points)
-        self._check_frame(frame, sizes["B"])
+        self._check_frame(frame, clips)
         features = self.features(frame) if features is None else features
-        tracks = query_points[:, :, None] + self.codec.decode(latents, features, query_points)
+        starts = repeat(query_points, "b q c -> (b k) q 1 c", k=len(latents) // clips)
+        tracks = starts + self.codec.decode(latents, features, query_points)
         return resample_time(tracks, self.config.num_frames if num_frames is None else num_frames)
 
     def decode_dense(
         self, latents: Tensor, frame: Tensor, rows: int, columns: int, num_frames: int | None = None, chunk: int = 1024
     ) -> Tensor:
-        """Decodes a whole grid of start points, `chunk` at a time: (B, rows, columns, T, 2)."""
-        points = cell_centres(rows, columns, device=latents.device).expand(len(latents), -1, -1)
+        """Decodes a whole grid of start points, `chunk` at a time: (B * K, rows, columns, T, 2)."""
+        points = cell_centres(rows, columns, device=latents.device).expand(len(frame), -1, -1)
         features = self.features(frame)
         pieces = [self.decode(latents, frame, piece, num_frames, features) for piece in points.split(chunk, dim=1)]
         return rearrange(torch.cat(pieces, dim=1), "b (r w) t c -> b r w t c", r=rows)

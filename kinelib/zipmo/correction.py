@@ -36,14 +36,15 @@ def gradient_correction(autoencoder, frame: Tensor, pokes: Tensor, mask: Tensor,
         samples: K, rows of one clip being consecutive.
         rounds: steps for each clean estimate.
     """
-    again = lambda x: repeat(x, "b ... -> (b k) ...", k=samples)
+    pokes = blank_empty_slots(pokes, mask)
     with torch.no_grad():
-        features = autoencoder.features(frame, samples)
-    frame, pokes, mask = again(frame), again(blank_empty_slots(pokes, mask)), again(mask)[..., None]
+        features = autoencoder.features(frame)
+    again = lambda x: repeat(x, "b ... -> (b k) ...", k=samples)
+    goals, times, given = again(pokes[..., 2:4]), again(pokes[..., 4]), again(mask)[..., None]
 
     def missing(clean: Tensor) -> Tensor:
         tracks = autoencoder.decode(autoencoder.denormalize(clean), frame, pokes[..., :2], features=features)
-        return (read_at_time(tracks, pokes[..., 4]) - pokes[..., 2:4]) * mask
+        return (read_at_time(tracks, times) - goals) * given
 
     def correct(clean: Tensor) -> Tensor:
         for _ in range(rounds):

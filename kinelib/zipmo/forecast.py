@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from einops import rearrange, repeat
+from einops import rearrange
 from torch import Tensor
 
 from kinelib.notation import check_shape
@@ -61,12 +61,9 @@ class LatentForecast:
     @torch.no_grad()
     def decode(self, latents: Tensor, frame: Tensor, points: Tensor, num_frames: int | None = None) -> Tensor:
         """Decodes (B, K, S, R, W, C) latents at (B, Q, 2) points: (B, K, Q, T, 2); image features once a clip."""
-        samples = latents.shape[1]
-        features = self.autoencoder.features(frame, samples)
         flat = self.autoencoder.denormalize(rearrange(latents, "b k ... -> (b k) ..."))
-        again = lambda x: repeat(x, "b ... -> (b k) ...", k=samples)
-        tracks = self.autoencoder.decode(flat, again(frame), again(points), num_frames, features)
-        return rearrange(tracks, "(b k) q t c -> b k q t c", k=samples)
+        tracks = self.autoencoder.decode(flat, frame, points, num_frames)
+        return rearrange(tracks, "(b k) q t c -> b k q t c", k=latents.shape[1])
 
     @torch.no_grad()
     def __call__(

@@ -140,16 +140,17 @@ class LocalCodec(nn.Module):
         return grid(mean), grid(logvar.clamp(-12, 4))
 
     def decode(self, latents: Tensor, maps: ImageMaps, query_points: Tensor) -> Tensor:
-        """(B, S, R, W, C) latents to the displacement (B, Q, T, 2) of points that start at `query_points` (B, Q, 2)."""
+        """(B * K, S, R, W, C) latents to the displacement (B * K, Q, T, 2) of points that start at (B, Q, 2) `query_points`."""
         windows = latents.shape[1]
         values = rearrange(latents, "b s r w c -> (b s) (r w) c")
-        if windows > 1:
-            query_points, maps = repeat(query_points, "b q c -> (b s) q c", s=windows), maps.repeat(windows)
-        cells = self.decoder_blocks(self.decoder_mix(torch.cat([self.decoder_cell(maps), values], dim=-1)))
+        # What only the frame decides is computed once a clip, and shared by its samples and windows.
+        again = lambda x: repeat(x, "b ... -> (b k) ...", k=len(values) // len(query_points))
+        cells = torch.cat([again(self.decoder_cell(maps)), values], dim=-1)
+        cells = self.decoder_blocks(self.decoder_mix(cells))
         cells_xy = self.cells_xy.expand(len(cells), -1, -1)
-        tokens = self.query_token(maps, query_points)
+        tokens = again(self.query_token(maps, query_points))
         fitted = values[..., : 2 * self.linear]
-        attended, fit = self.spread(tokens, query_points, cells, cells_xy, fitted, None)
+        attended, fit = self.spread(tokens, again(query_points), cells, cells_xy, fitted, None)
         tokens = self.query_mix(torch.cat([tokens, attended, fit.value, fit.slopes.flatten(-2), fit.spread], dim=-1))
         for refine in self.query_refine:
             tokens = tokens + refine(tokens)

@@ -305,8 +305,11 @@ class FrameTransformerCodec(nn.Module):
         return self.codec.encode(tracks, features, visible)
 
     def decode(self, latents: Tensor, features: Tensor, query_points: Tensor) -> Tensor:
-        """Displacements (B, Q, T, 2) from the query points."""
-        return self.codec.decode(latents, features, query_points) - query_points[:, :, None]
+        """Displacements (B * K, Q, T, 2) from the (B, Q, 2) query points, for K latents a clip."""
+        samples = len(latents) // len(query_points)
+        contexts = [context.repeat(samples) for context in self.codec.decoder.contexts(features)]
+        query_points = repeat(query_points, "b q c -> (b k) q c", k=samples)
+        return self.codec.decode(latents, features, query_points, contexts=contexts) - query_points[:, :, None]
 
 
 def _keep_positions(module: nn.Module, config: TransformerCodecConfig) -> None:
