@@ -46,6 +46,7 @@ Ctrl-C saves the state first; --resume continues from it. Later stages need the 
     "generate": """examples:
   python -m kinelib generate tracks --frame street.jpg --poke 0.1,0.2,0.6,0.2 --out futures.npz
   python -m kinelib generate tracks --frame street.jpg --poke -0.5,0,0,0,0.5 --poke 0.4,0.4,0.4,0.4 --samples 16 --out f.npz
+  python -m kinelib generate tracks --frame scene.png --text "the red car turns left" --out futures.npz
 
 A poke is x,y,gx,gy[,t]: the point at (x, y) shall be at (gx, gy) at time t. Coordinates run from -1 (left, top) to 1
 (right, bottom) of the frame; t runs from just above 0 (first frame) to 1 (last frame, the default). A poke whose goal is
@@ -104,6 +105,7 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--overwrite", action="store_true", help="start afresh and replace an older checkpoint")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--real", type=Path, metavar="DIR", help="folder of track shards of real video to mix in")
+    train.add_argument("--start", type=Path, metavar="DIR", help="begin with the weights of earlier checkpoints")
     length = train.add_mutually_exclusive_group()
     length.add_argument("--steps", type=_at_least_one, help="train for this many steps")
     length.add_argument("--seconds", type=_positive, help="train for this long")
@@ -122,7 +124,7 @@ def parser() -> argparse.ArgumentParser:
     track.add_argument("--caption", default="", help="what the video shows, in words")
     track.add_argument("--overwrite", action="store_true", help="replace an existing file")
 
-    generate = command("generate", "generates futures of a picture from pokes")
+    generate = command("generate", "generates futures of a picture from pokes and words")
     generate.add_argument("what", choices=["tracks"])
     generate.add_argument("--frame", type=Path, required=True, metavar="IMG", help="the first frame, any picture file")
     generate.add_argument("--poke", action="append", default=[], metavar="x,y,gx,gy[,t]", help="repeat for several pokes")
@@ -130,8 +132,10 @@ def parser() -> argparse.ArgumentParser:
     generate.add_argument("--seed", type=int, default=0)
     generate.add_argument("--grid", type=_at_least_one, default=16, metavar="N", help="N x N points asked for (default: 16)")
     generate.add_argument("--frames", type=_at_least_one, default=64, metavar="T", help="length of a future (default: 64)")
-    generate.add_argument("--steps", type=_at_least_one, default=10, help="of the sampler (default: 10)")
-    generate.add_argument("--guidance", type=float, default=1.0, help="how strongly pokes pull; 1 is off (default: 1)")
+    generate.add_argument("--steps", type=_at_least_one, default=6, help="of the sampler (default: 6)")
+    generate.add_argument("--text", default="", metavar="SENTENCE", help="what shall happen, in words")
+    generate.add_argument("--guidance", type=float, default=1.0, help="how strongly pokes and text pull; 1 is off")
+    generate.add_argument("--text-guidance", type=float, default=1.0, help="how strongly the text pulls beside; 1 is off")
     generate.add_argument("--correction", metavar="NAME", help="gradient, snap or gradient+snap (default: none)")
     generate.add_argument("--overwrite", action="store_true", help="replace an existing file")
     generate.add_argument("--checkpoint", type=Path, metavar="DIR", help="checkpoint folder (default: the shipped one)")
@@ -198,6 +202,8 @@ def run_command(arguments: argparse.Namespace) -> int:
                 steps=given.steps,
                 guidance=given.guidance,
                 correction=given.correction,
+                text=given.text,
+                text_guidance=given.text_guidance,
                 overwrite=given.overwrite,
             )
             print("wrote {} futures of {} points and {} frames to".format(*futures.shape[:3]), given.out)
@@ -263,6 +269,7 @@ def _train(given: argparse.Namespace) -> int:
             seconds=given.seconds,
             seed=given.seed,
             real=given.real,
+            start=given.start,
         )
         if result.stopped_early:
             print(f"{stage}: stopped after {result.steps} steps; its state is saved. Go on with --resume.")

@@ -1,11 +1,13 @@
-"""What the small flow models know: the first frame's features and the pokes, as tokens and as a field over the grid.
+"""What the small flow models know: the first frame, the pokes and a sentence, as tokens and as a field over the grid.
 
 Departures from the paper, measured in the course: image tokens are added to the latent tokens of the same place
 instead of joining the sequence; a poke is a cross-attention token (as in the paper) and is also spread over the cells that
 look like it, so that adherence is not left to attention alone; absent pokes are masked and one learned null token is always
-there (the paper pads with zero tokens that act as attention sinks).
+there (the paper pads with zero tokens that act as attention sinks). A sentence is one cross-attention token a word piece
+(the paper: one pooled vector, for robots only), and its mean is added to the flow time's embedding.
 
-Shapes: frame (B, 3, S, S); pokes (B, P, 5) with mask (B, P); cells (B, R * W, d); tokens (B, P + 1, d).
+Shapes: frame (B, 3, S, S); pokes (B, P, 5) with mask (B, P); text tokens (B, L, t) with mask (B, L); cells (B, R * W, d);
+tokens (B, 1 + P + L, d).
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from kinelib.learning.text import Text
 from kinelib.notation import ShapeError, cell_centres, check_finite, check_shape
 from kinelib.zipmo.point_features import position_features, sample_map
 from kinelib.zipmo.pokes import blank_empty_slots
@@ -28,13 +31,14 @@ class Conditions(NamedTuple):
     """What a frame and its pokes amount to.
 
     cells (B, R * W, d) to add to the latents, moves (B, R * W, h * 6) the pokes' own numbers spread over the cells, tokens
-    (B, P + 1, d) to attend to, mask (B, P + 1), True = there.
+    (B, M, d) to attend to, mask (B, M), True = there; summary (B, d) of the sentence, 0 without one.
     """
 
     cells: Tensor
     moves: Tensor
     tokens: Tensor
     mask: Tensor
+    summary: Tensor
 
 
 def check_pokes(pokes: Tensor, mask: Tensor, batch: int, most: int | None = None) -> None:
@@ -51,6 +55,34 @@ def check_pokes(pokes: Tensor, mask: Tensor, batch: int, most: int | None = None
         raise ShapeError("a poke's goal time must be in (0, 1], 1 being the last frame.")
     if most is not None and mask.numel() and int(mask.sum(1).max()) > most:
         raise ShapeError(f"{int(mask.sum(1).max())} pokes were given and this model was trained with at most {most}.")
+
+
+def check_text(text: Text, batch: int, sentence: SentenceTokens | None) -> None:
+    """Raises ShapeError for a sentence that is misshaped or not finite, or given to a model that reads none."""
+    if sentence is None:
+        raise ShapeError(
+            "this model was built without text (text_width = 0); leave the text out, or load one that reads it."
+        )
+    sizes = check_shape("text tokens", text.tokens, f"B L {sentence.mix[0].normalized_shape[0]}", B=batch)
+    check_shape("text mask", text.mask, "B L", B=batch, L=sizes["L"])
+    check_finite("text tokens", text.tokens)
+
+
+class SentenceTokens(nn.Module):
+    """Word-piece embeddings to tokens of the model's width, and their mean as a summary that starts silent."""
+
+    def __init__(self, text_width: int, width: int) -> None:
+        super().__init__()
+        self.mix = nn.Sequential(nn.LayerNorm(text_width), nn.Linear(text_width, width), nn.ReLU(), nn.Linear(width, width))
+        self.summary = nn.Linear(width, width, bias=False)
+        nn.init.zeros_(self.summary.weight)
+
+    def forward(self, text: Text) -> tuple[Tensor, Tensor]:
+        """(B, L, d) tokens and the (B, d) summary; empty sentences have summary 0."""
+        tokens = self.mix(text.tokens)
+        there = text.mask[..., None].to(tokens)
+        mean = (tokens * there).sum(dim=1) / there.sum(dim=1).clamp_min(1)
+        return tokens, self.summary(mean)
 
 
 class FrameEncoder(nn.Module):
@@ -74,16 +106,17 @@ class FrameEncoder(nn.Module):
 
 
 class ConditionEncoder(nn.Module):
-    """Turns a frame and pokes into `Conditions`.
+    """Turns a frame, pokes and a sentence into `Conditions`.
 
     Args:
         width: d of tokens and cells.
         image_width: channels of the image features.
         rows, columns: of the cell grid; the frame is 4 pixels a cell.
         heads: of the poke field.
+        text_width: channels of the sentence's tokens; 0 for a model that reads no text.
     """
 
-    def __init__(self, width: int, image_width: int, rows: int, columns: int, heads: int = 4) -> None:
+    def __init__(self, width: int, image_width: int, rows: int, columns: int, heads: int = 4, text_width: int = 0) -> None:
         super().__init__()
         self.rows, self.columns, self.heads = rows, columns, heads
         self.image = FrameEncoder(image_width, depth=2)
@@ -97,9 +130,10 @@ class ConditionEncoder(nn.Module):
         self.reach = nn.Parameter(torch.full((heads,), REACH).log())
         self.field = nn.Linear(heads * RAW + heads * (width // heads), width)
         self.value = nn.Linear(width, width)
+        self.sentence = SentenceTokens(text_width, width) if text_width else None
 
-    def forward(self, frame: Tensor, pokes: Tensor, mask: Tensor) -> Conditions:
-        """Raises ShapeError when pokes are malformed."""
+    def forward(self, frame: Tensor, pokes: Tensor, mask: Tensor, text: Text | None = None) -> Conditions:
+        """Raises ShapeError when pokes or text are malformed, or there is text and the model reads none."""
         check_pokes(pokes, mask, len(frame))
         pokes = blank_empty_slots(pokes, mask)
         image = self.image(frame)
@@ -116,7 +150,13 @@ class ConditionEncoder(nn.Module):
 
         null = self.null.expand(len(frame), 1, -1)
         tokens = torch.cat([null, tokens], dim=1)
-        return Conditions(cells, moves, tokens, nn.functional.pad(mask, (1, 0), value=True))
+        mask = nn.functional.pad(mask, (1, 0), value=True)
+        summary = torch.zeros_like(tokens[:, 0])
+        if text is not None:
+            check_text(text, len(frame), self.sentence)
+            said, summary = self.sentence(text)
+            tokens, mask = torch.cat([tokens, said], dim=1), torch.cat([mask, text.mask], dim=1)
+        return Conditions(cells, moves, tokens, mask, summary)
 
     def _spread(
         self, cells: Tensor, cells_xy: Tensor, tokens: Tensor, start: Tensor, move: Tensor, time: Tensor, mask: Tensor

@@ -7,13 +7,16 @@ Shapes: frames uint8 (M, 3, S, S), tracks float16 (M, N, T, 2), latents float16 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import current_process, get_context
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -31,18 +34,22 @@ class Clips:
         frames: uint8 (M, 3, S, S) first frames.
         tracks: float16 (M, N, T, 2).
         latents: float16 (M, S, R, W, C) normalised posterior means, once an autoencoder has encoded them.
+        captions: M sentences, empty where nothing is known; None: nowhere.
     """
 
     frames: Tensor
     tracks: Tensor
     latents: Tensor | None = None
+    captions: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.frames)
 
     def pick(self, rows: Tensor) -> Clips:
         """The clips at the given row numbers."""
-        return Clips(self.frames[rows], self.tracks[rows], None if self.latents is None else self.latents[rows])
+        latents = None if self.latents is None else self.latents[rows]
+        captions = None if self.captions is None else tuple(self.captions[row] for row in rows.tolist())
+        return Clips(self.frames[rows], self.tracks[rows], latents, captions)
 
     def model_frames(self) -> Tensor:
         """(M, 3, S, S) float in [-1, 1]."""
@@ -51,13 +58,14 @@ class Clips:
     def join(self, other: Clips) -> Clips:
         """Both sets of clips, this one first."""
         latents = None if self.latents is None else torch.cat([self.latents, other.latents])
-        return Clips(torch.cat([self.frames, other.frames]), torch.cat([self.tracks, other.tracks]), latents)
+        captions = (self.captions or ("",) * len(self)) + (other.captions or ("",) * len(other))
+        return Clips(torch.cat([self.frames, other.frames]), torch.cat([self.tracks, other.tracks]), latents, captions)
 
 
-def as_clips(frames, tracks: Tensor, size: int) -> Clips:
+def as_clips(frames, tracks: Tensor, size: int, captions: Sequence[str] | None = None) -> Clips:
     """(M, H, W, 3) uint8 frames and (M, N, T, 2) tracks as `Clips` with S = `size`."""
     pictures = ((to_model_frame(frames, size) + 1) * 127.5).round().clamp(0, 255).byte()
-    return Clips(pictures.contiguous(), tracks.half().contiguous())
+    return Clips(pictures.contiguous(), tracks.half().contiguous(), None, captions and tuple(captions))
 
 
 def scene_clips(count: int, seed: int, *, size: int = 64, cache: Path | None = None, families=None) -> Clips:
@@ -73,9 +81,11 @@ def scene_clips(count: int, seed: int, *, size: int = 64, cache: Path | None = N
     from kinelib.tracks.scenes import FAMILIES
 
     families = tuple(families or FAMILIES)
-    path = cache and cache / f"scenes-{count}-{seed}-{size}-{scene_version(families)}.safetensors"
+    path = cache and cache / f"clips-{count}-{seed}-{size}-{scene_version(families)}.safetensors"
     if path and path.exists():
-        return Clips(**load_file(path))
+        with safe_open(path, "pt") as file:
+            captions = tuple(json.loads(file.metadata()["captions"]))
+        return Clips(**load_file(path), captions=captions)
     sizes = [min(CHUNK, count - first) for first in range(0, count, CHUNK)]
     jobs = [(n, seed + i, size, families) for i, n in enumerate(sizes)]
     if len(jobs) < 4:
@@ -83,9 +93,10 @@ def scene_clips(count: int, seed: int, *, size: int = 64, cache: Path | None = N
     else:
         with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
             chunks = list(pool.map(_scene_chunk, *zip(*jobs, strict=True)))
-    clips = Clips(torch.cat([c.frames for c in chunks]), torch.cat([c.tracks for c in chunks]))
+    captions = tuple(caption for chunk in chunks for caption in chunk.captions)
+    clips = Clips(torch.cat([c.frames for c in chunks]), torch.cat([c.tracks for c in chunks]), None, captions)
     if path:
-        _save_whole({"frames": clips.frames, "tracks": clips.tracks}, path)
+        _save_whole({"frames": clips.frames, "tracks": clips.tracks}, path, {"captions": json.dumps(captions)})
     return clips
 
 
@@ -95,7 +106,7 @@ def _scene_chunk(count: int, seed: int, size: int, families: tuple[str, ...]) ->
     if current_process().name != "MainProcess":
         torch.set_num_threads(1)  # one process a core is already there
     scenes = sample_scenes(count, seed, size=size, families=families)
-    return as_clips(scenes.first_frame, scenes.tracks.xy, size)
+    return as_clips(scenes.first_frame, scenes.tracks.xy, size, scenes.captions)
 
 
 def scene_version(families: tuple[str, ...]) -> str:
@@ -168,10 +179,10 @@ def _fingerprint(clips: Clips, autoencoder, encoded: int) -> str:
     return digest.hexdigest()[:16]
 
 
-def _save_whole(tensors: dict[str, Tensor], path: Path) -> None:
+def _save_whole(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".partial-{os.getpid()}")
-    save_file(tensors, partial)
+    save_file(tensors, partial, metadata)
     os.replace(partial, path)
 
 

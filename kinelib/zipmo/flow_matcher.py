@@ -1,4 +1,4 @@
-"""`FlowMatcher`: draws latent motion grids from noise, given the first frame and any number of pokes.
+"""`FlowMatcher`: draws latent motion grids from noise, given the first frame, any number of pokes, and a sentence or none.
 
 Paper: the planner (stage two), rectified flow over the latents of a frozen autoencoder.
 Departures, each a config field: the network predicts the clean latents and the velocity follows from them
@@ -18,6 +18,7 @@ import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
+from kinelib.learning.text import Text
 from kinelib.notation import ShapeError, check_shape
 from kinelib.tracks.timing import read_at_time
 from kinelib.zipmo.blocks import FlowBlock, FlowTime
@@ -36,12 +37,14 @@ class FlowMatcherConfig:
     image_width: int = 64  # channels of the image features
     depth: int = 5  # blocks
     heads: int = 5  # attention heads
-    max_pokes: int = 16  # most pokes seen in training
+    max_pokes: int = 40  # most pokes seen in training
+    text_width: int = 384  # channels of a sentence's tokens; 0 = the model reads no text
     objective: str = "clean"  # what the network predicts: "clean" latents, or "velocity" as in the paper
     time_shift: float = 4.0  # moves training times towards noise; 1 = the paper's logit-normal
     least_time: float = 0.4  # flow time below which a clean prediction's error is not weighted up further
     poke_weight: float = 3.0  # of the end-point error of the decoded clean estimate, in frame units
-    drop: float = 0.1  # share of training clips whose pokes are all dropped, which trains guidance
+    drop: float = 0.25  # share of training clips whose pokes are all dropped, which trains guidance and text alone
+    text_drop: float = 0.3  # share of training clips whose sentence is dropped, which trains text guidance and pokes alone
 
 
 class Prepared(tuple):
@@ -72,7 +75,7 @@ class FlowMatcher(nn.Module):
         if config.objective not in ("clean", "velocity"):
             raise ValueError(f'unknown objective {config.objective!r}: use "clean" or "velocity".')
         width, area = config.width, config.patch**2
-        self.conditions = ConditionEncoder(width, config.image_width, rows, columns)
+        self.conditions = ConditionEncoder(width, config.image_width, rows, columns, text_width=config.text_width)
         self.time = FlowTime(width)
         self.latents_in = nn.Linear(area * channels, width)
         self.cells_in = nn.Linear(area * width, width)
@@ -100,29 +103,30 @@ class FlowMatcher(nn.Module):
         sizes = dict(s=slices, r=rows // p, w=columns // p, p=p, q=p)
         return rearrange(tokens, "b (s r w) (p q c) -> b s (r p) (w q) c", **sizes)
 
-    def prepare(self, frame: Tensor, pokes: Tensor, mask: Tensor) -> Prepared:
+    def prepare(self, frame: Tensor, pokes: Tensor, mask: Tensor, text: Text | None = None) -> Prepared:
         """Everything about the conditions that does not depend on the noisy latents.
 
         Args:
             frame: (B, 3, S, S) in [-1, 1].
             pokes, mask: (B, P, 5) and (B, P); P may be 0.
+            text: a sentence a clip; None = none.
         """
         size = self.config.frame_size
         check_shape("frame", frame, f"B 3 {size} {size}")
-        conditions: Conditions = self.conditions(frame, pokes, mask)
+        conditions: Conditions = self.conditions(frame, pokes, mask, text)
         slices, rows, columns, _ = self.config.latent_shape
         cells = repeat(conditions.cells, "b (r w) d -> b s r w d", r=rows, s=slices)
         cells = self.cells_in(self._to_tokens(cells)) + self.place
         follow = rearrange(self.follow_pokes(conditions.moves), "b (r w) (s c) -> b s r w c", r=rows, s=slices)
         keep = rearrange(conditions.mask, "b m -> b 1 1 m")
         contexts = (tensor for block in self.blocks for tensor in block.context(conditions.tokens))
-        return Prepared((cells, follow, keep, *contexts))
+        return Prepared((cells, follow, keep, conditions.summary, *contexts))
 
     def clean(self, x_t: Tensor, t: Tensor, prepared: Prepared) -> Tensor:
         """Estimates the clean latents (B, S, R, W, C) behind noisy ones at flow times t (B,)."""
-        cells, follow, keep, *contexts = prepared
+        cells, follow, keep, summary, *contexts = prepared
         tokens = self.latents_in(self._to_tokens(x_t)) + cells
-        time = self.time(t)
+        time = self.time(t) + summary
         for i, block in enumerate(self.blocks):
             tokens = block(tokens, time, (contexts[2 * i], contexts[2 * i + 1]), keep)
         noisy = x_t * self.keep_noisy(time)[:, None, None, None]
@@ -134,7 +138,14 @@ class FlowMatcher(nn.Module):
         return (x_t - self.clean(x_t, t, prepared)) / over_batch(t, x_t).clamp_min(1e-3)
 
     def loss(
-        self, latents: Tensor, frame: Tensor, pokes: Tensor, mask: Tensor, decode_pokes=None, generator=None
+        self,
+        latents: Tensor,
+        frame: Tensor,
+        pokes: Tensor,
+        mask: Tensor,
+        decode_pokes=None,
+        generator: torch.Generator | None = None,
+        text: Text | None = None,
     ) -> dict[str, Tensor]:
         """Flow-matching loss on normalised latents.
 
@@ -145,6 +156,7 @@ class FlowMatcher(nn.Module):
             decode_pokes: maps (clean estimate, start points (B, P, 2)) to tracks (B', P, T, 2), for all clips or the first
                 B' of them; None leaves that term out.
             generator: draws times, noise and dropout.
+            text: a sentence a clip; None = none.
 
         Returns:
             a dict: loss, flow (the velocity error, capped near t = 0), poke (end-point error of the clean estimate, in frame
@@ -152,12 +164,14 @@ class FlowMatcher(nn.Module):
         """
         check_pokes(pokes, mask, len(latents))
         device = latents.device
-        keep = torch.rand(len(latents), generator=generator, device=device) >= self.config.drop
-        mask = mask & keep[:, None]
+        kept = lambda share: torch.rand(len(latents), generator=generator, device=device)[:, None] >= share
+        mask = mask & kept(self.config.drop)
+        if text is not None:
+            text = text._replace(mask=text.mask & kept(self.config.text_drop))
         t = sample_time(len(latents), generator, self.config.time_shift)
         noise = torch.randn(latents.shape, generator=generator, device=device)
         x_t = flow_path(latents, noise, t).x_t
-        clean = self.clean(x_t, t, self.prepare(frame, pokes, mask))
+        clean = self.clean(x_t, t, self.prepare(frame, pokes, mask, text))
         weight = over_batch(t, latents).clamp_min(self.config.least_time) ** -2
         flow = ((clean - latents).square() * weight).mean()
         poke = self.poke_error(clean, pokes, mask, decode_pokes)
@@ -179,10 +193,12 @@ class FlowMatcher(nn.Module):
         frame: Tensor,
         pokes: Tensor,
         mask: Tensor,
+        text: Text | None = None,
         *,
         samples: int = 8,
         steps: int = 6,
         guidance: float = 1.0,
+        text_guidance: float = 1.0,
         seed: int | torch.Generator = 0,
         solver: str = "euler",
         shift: float | None = None,
@@ -193,37 +209,44 @@ class FlowMatcher(nn.Module):
         Args:
             frame: (B, 3, S, S).
             pokes, mask: (B, P, 5), (B, P); no poke at all is fine.
+            text: a sentence a clip, None or empty ones for none.
             samples: K; all are drawn in one batch and share the conditions' keys and values.
             steps: solver steps.
-            guidance: s >= 0 in u + s (c - u), c with and u without the pokes; 1 costs nothing extra, 0 ignores the pokes.
+            guidance: s >= 0 in u + s (c - u), c with and u without pokes and text; 1 costs nothing extra, 0 ignores both.
+            text_guidance: w >= 0 in the term (w - 1) (c - p) that is added, p with the pokes only; 1 costs nothing extra.
             seed: of the noise, or a generator.
             solver: "euler", "midpoint" or "heun".
             shift: of the time grid; default the training's.
             correct: maps a clean estimate (B * K, S, R, W, C) to a better one before each step (see `correction`).
 
         Raises:
-            ShapeError: on malformed pokes or more than the model was trained with.
+            ShapeError: on malformed pokes or text, or more pokes than the model was trained with.
             ValueError: on fewer than 1 sample or step, a negative guidance, or an unknown solver.
         """
         if samples < 1:
             raise ValueError(f"samples must be at least 1; got {samples}.")
-        if not guidance >= 0:
-            raise ValueError(f"guidance must be 0 or more (1 = plain sampling); got {guidance}.")
+        for name, value in (("guidance", guidance), ("text_guidance", text_guidance)):
+            if not value >= 0:
+                raise ValueError(f"{name} must be 0 or more (1 = plain sampling); got {value}.")
         check_pokes(pokes, mask, len(frame), self.config.max_pokes)
         if not isinstance(seed, torch.Generator):
             seed = torch.Generator(frame.device).manual_seed(seed)
         noise = torch.randn((len(frame) * samples, *self.config.latent_shape), generator=seed, device=frame.device)
-        branches = {0.0: [mask & False], 1.0: [mask]}.get(float(guidance), [mask, mask & False])
-        prepared = [self.prepare(frame, pokes, kept) for kept in branches]
-        # Conditional and unconditional run as one batch: row order (branch, clip, sample).
+        more_text = 0.0 if text is None else text_guidance - 1
+        silent = None if text is None else text._replace(mask=text.mask & False)
+        # What each set of conditions contributes to the clean estimate; those that contribute nothing are never computed.
+        branches = [(guidance + more_text, mask, text), (1 - guidance, mask & False, silent), (-more_text, mask, silent)]
+        branches = [branch for branch in branches if branch[0] != 0]
+        prepared = [self.prepare(frame, pokes, kept, said) for _, kept, said in branches]
+        # All branches run as one batch: row order (branch, clip, sample).
         prepared = Prepared(
-            torch.cat([x.repeat_interleave(samples, 0) for x in pair]) for pair in zip(*prepared, strict=True)
+            torch.cat([x.repeat_interleave(samples, 0) for x in parts]) for parts in zip(*prepared, strict=True)
         )
 
         def velocity(x_t: Tensor, t: Tensor) -> Tensor:
             copies = len(branches)
-            both = self.clean(x_t.repeat(copies, 1, 1, 1, 1), t.repeat(copies), prepared).chunk(copies)
-            clean = both[0] if copies == 1 else both[1] + guidance * (both[0] - both[1])
+            parts = self.clean(x_t.repeat(copies, 1, 1, 1, 1), t.repeat(copies), prepared).chunk(copies)
+            clean = sum(weight * part for (weight, *_), part in zip(branches, parts, strict=True))
             if correct is not None:
                 clean = correct(clean)
             return (x_t - clean) / over_batch(t, x_t).clamp_min(1e-3)

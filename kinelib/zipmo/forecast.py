@@ -3,7 +3,7 @@
     forecast(frame (B, 3, S, S), pokes (B, P, 5), mask (B, P), query_points (B, Q, 2), *, num_frames, samples, seed)
         -> (B, K, Q, T, 2)
 
-K is 1 for forecasters that have one answer.
+K is 1 for forecasters that have one answer. The latent one reads a sentence too (`text=`), where its planner was trained to.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from kinelib.learning.text import Text
 from kinelib.notation import check_shape
 from kinelib.tracks.timing import resample_time
 from kinelib.zipmo.autoencoder import TrackAutoencoder
@@ -29,7 +30,7 @@ class LatentForecast:
 
     Args:
         autoencoder, planner: trained together.
-        steps, guidance, solver: of the sampler.
+        steps, guidance, text_guidance, solver: of the sampler.
         correction: None (raw), "gradient", "snap", or "gradient+snap"; see `correction`.
     """
 
@@ -37,6 +38,7 @@ class LatentForecast:
     planner: FlowMatcher
     steps: int = 6
     guidance: float = 1.0
+    text_guidance: float = 1.0
     solver: str = "euler"
     correction: str | None = None
 
@@ -50,13 +52,20 @@ class LatentForecast:
                 f"the autoencoder reads {self.autoencoder.latent_shape}; load the pair that was trained together."
             )
 
-    def latents(self, frame: Tensor, pokes: Tensor, mask: Tensor, *, samples: int = 8, seed: int = 0) -> Tensor:
+    @property
+    def takes_text(self) -> bool:
+        """Whether the planner reads sentences."""
+        return self.planner.config.text_width > 0
+
+    def latents(
+        self, frame: Tensor, pokes: Tensor, mask: Tensor, *, samples: int = 8, seed: int = 0, text: Text | None = None
+    ) -> Tensor:
         """K latent grids a clip, normalised: (B, K, S, R, W, C)."""
         correct = None
         if "gradient" in (self.correction or ""):
             correct = gradient_correction(self.autoencoder, frame, pokes, mask, samples)
-        options = dict(steps=self.steps, guidance=self.guidance, solver=self.solver, correct=correct)
-        return self.planner.sample(frame, pokes, mask, samples=samples, seed=seed, **options)
+        options = dict(steps=self.steps, guidance=self.guidance, text_guidance=self.text_guidance, solver=self.solver)
+        return self.planner.sample(frame, pokes, mask, text, samples=samples, seed=seed, correct=correct, **options)
 
     @torch.no_grad()
     def decode(self, latents: Tensor, frame: Tensor, points: Tensor, num_frames: int | None = None) -> Tensor:
@@ -67,11 +76,20 @@ class LatentForecast:
 
     @torch.no_grad()
     def __call__(
-        self, frame: Tensor, pokes: Tensor, mask: Tensor, query_points: Tensor, *, num_frames: int = 64, samples=8, seed=0
+        self,
+        frame: Tensor,
+        pokes: Tensor,
+        mask: Tensor,
+        query_points: Tensor,
+        *,
+        num_frames: int = 64,
+        samples: int = 8,
+        seed: int = 0,
+        text: Text | None = None,
     ) -> Tensor:
-        """(B, K, Q, T, 2)."""
+        """(B, K, Q, T, 2); `text` holds a sentence a clip."""
         check_shape("query_points", query_points, "B Q 2", B=len(frame))
-        latents = self.latents(frame, pokes, mask, samples=samples, seed=seed)
+        latents = self.latents(frame, pokes, mask, samples=samples, seed=seed, text=text)
         tracks = self.decode(latents, frame, query_points, num_frames)
         if "snap" in (self.correction or ""):
             tracks = snap_to_pokes(tracks, lambda starts: self.decode(latents, frame, starts, num_frames), pokes, mask)

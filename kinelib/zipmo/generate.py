@@ -1,4 +1,4 @@
-"""Generates futures of any picture from pokes: the function behind ``python -m kinelib generate tracks``."""
+"""Generates futures of any picture from pokes and words: the function behind ``python -m kinelib generate tracks``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from kinelib.learning.image import to_model_frame
+from kinelib.learning.text import TextEncoder
 from kinelib.notation import cell_centres
 from kinelib.tracks.tracks import Poke, pack_pokes
 from kinelib.zipmo.pretrained import load_latent
@@ -47,6 +48,8 @@ def generate_tracks(
     steps: int = 6,
     guidance: float = 1.0,
     correction: str | None = None,
+    text: str = "",
+    text_guidance: float = 1.0,
     overwrite: bool = False,
 ) -> Tensor:
     """Samples futures of a picture: (K, Q, T, 2) positions, xy in [-1, 1].
@@ -61,7 +64,8 @@ def generate_tracks(
         query_points: (Q, 2) start points; default a `grid` x `grid` grid.
         grid: see above.
         num_frames: T.
-        steps, guidance, correction: of the sampler, see `LatentForecast`.
+        steps, guidance, text_guidance, correction: of the sampler, see `LatentForecast`.
+        text: what shall happen, in a sentence; empty = nothing said.
         overwrite: replace an existing file.
 
     Raises:
@@ -74,11 +78,13 @@ def generate_tracks(
     if out is not None and Path(out).exists() and not overwrite:
         raise FileExistsError(f"{out} exists; choose another name or allow overwriting.")
     picture = read_picture(frame_path)
-    forecast = load_latent(checkpoint, steps=steps, guidance=guidance, correction=correction)
+    options = dict(steps=steps, guidance=guidance, text_guidance=text_guidance, correction=correction)
+    forecast = load_latent(checkpoint, **options)
+    said = TextEncoder().encode([text]) if text.strip() else None
     frame = to_model_frame(picture[None], forecast.autoencoder.config.frame_size)
     points = cell_centres(grid, grid) if query_points is None else query_points
     packed, mask = pack_pokes(list(pokes))
-    tracks = forecast(frame, packed, mask, points[None], num_frames=num_frames, samples=samples, seed=seed)[0]
+    tracks = forecast(frame, packed, mask, points[None], num_frames=num_frames, samples=samples, seed=seed, text=said)[0]
     if out is not None:
         out = Path(out)
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -91,6 +97,7 @@ def generate_tracks(
                     query_points=points.numpy(),
                     pokes=packed[0][mask[0]].numpy(),
                     seed=np.int64(seed),
+                    text=np.array(text),
                     frame=np.array(str(frame_path)),
                 )
             os.replace(partial, out)

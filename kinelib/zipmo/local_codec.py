@@ -140,7 +140,7 @@ class LocalCodec(nn.Module):
         return grid(mean), grid(logvar.clamp(-12, 4))
 
     def decode(self, latents: Tensor, maps: ImageMaps, query_points: Tensor) -> Tensor:
-        """(B * K, S, R, W, C) latents to the displacement (B * K, Q, T, 2) of points that start at (B, Q, 2) `query_points`."""
+        """(B * K, S, R, W, C) latents to displacements (B * K, Q, T, 2) of points that start at `query_points` (B, Q, 2)."""
         windows = latents.shape[1]
         values = rearrange(latents, "b s r w c -> (b s) (r w) c")
         # What only the frame decides is computed once a clip, and shared by its samples and windows.

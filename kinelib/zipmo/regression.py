@@ -17,7 +17,9 @@ from kinelib.zipmo.flow_matcher import FlowMatcher, FlowMatcherConfig
 
 @dataclass(frozen=True)
 class RegressionConfig(FlowMatcherConfig):
-    """Sizes as of the flow matcher; its flow settings have no effect."""
+    """Sizes as of the flow matcher; its flow settings have no effect, and it reads no text."""
+
+    text_width: int = 0
 
 
 class Regression(nn.Module):

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from kinelib.learning import checkpoints, state
 from kinelib.learning.fit import FitConfig, FitResult, fit
 from kinelib.learning.profiles import Profile, profile
+from kinelib.learning.text import TextEncoder, TextTable, text_table
 from kinelib.zipmo.autoencoder import AutoencoderConfig, TrackAutoencoder
 from kinelib.zipmo.data import TRAIN_SEED, Clips, draw_clips, encode_clips, raw_latents, scene_clips, shard_clips
 from kinelib.zipmo.direct import DirectConfig, DirectFlowMatcher
@@ -61,6 +62,10 @@ class Sources:
         """`count` clips, a share of them real."""
         return draw_clips(self.scenes, count, generator, self.real, self.share)
 
+    def captions(self) -> list[str]:
+        """Every caption once, in order; the empty one among them, for clips of which nothing is said."""
+        return sorted({"", *(self.scenes.captions or ()), *((self.real and self.real.captions) or ())})
+
 
 def training_sources(size: Size, *, frame_size: int = 64, cache: Path | None = None, real: Path | None = None) -> Sources:
     """The clips a profile trains on.
@@ -103,15 +108,17 @@ def autoencoder_loss(model: nn.Module, batch: dict, generator: torch.Generator) 
     )
 
 
-def planner_draw(sources: Sources, batch: int, slots: int):
-    """Batches for the planner and the regression: frames, latents, tracks and pokes drawn from the tracks."""
+def planner_draw(sources: Sources, batch: int, slots: int, sentences: TextTable | None = None):
+    """Batches for the planner and the baselines: frames, latents, tracks, pokes drawn from the tracks, embedded captions."""
 
     def draw(generator: torch.Generator) -> dict:
         clips = sources.draw(batch, generator)
         tracks = clips.tracks.float()
         pokes, mask = draw_pokes(tracks, slots, generator)
         latents = None if clips.latents is None else clips.latents.float()
-        return {"frame": clips.model_frames(), "latents": latents, "pokes": pokes, "mask": mask, "tracks": tracks}
+        text = None if sentences is None else sentences.pick(clips.captions or [""] * batch)
+        frame = clips.model_frames()
+        return {"frame": frame, "latents": latents, "pokes": pokes, "mask": mask, "tracks": tracks, "text": text}
 
     return draw
 
@@ -131,14 +138,15 @@ def latent_loss(autoencoder: TrackAutoencoder):
             return autoencoder.decode(autoencoder.denormalize(clean[:few]), frame, points[:few], features=features)
 
         model = getattr(model, "module", model)
-        return model.loss(batch["latents"], batch["frame"], batch["pokes"], batch["mask"], decode, generator)
+        said = {} if batch["text"] is None else {"text": batch["text"]}  # the regression reads none
+        return model.loss(batch["latents"], batch["frame"], batch["pokes"], batch["mask"], decode, generator, **said)
 
     return loss
 
 
 def direct_loss(model: nn.Module, batch: dict, generator: torch.Generator) -> dict[str, Tensor]:
-    """The direct baseline's loss: 40 tracks a clip, the poked ones among them, no latents."""
-    tracks = batch["tracks"][:, :40]
+    """The direct baseline's loss: 24 tracks a clip, the poked ones among them, no latents."""
+    tracks = batch["tracks"][:, :24]
     return getattr(model, "module", model).loss(tracks, batch["frame"], batch["pokes"], batch["mask"], generator)
 
 
@@ -164,6 +172,14 @@ def check_pair(autoencoder: TrackAutoencoder, model: FlowMatcher | Regression) -
         )
 
 
+def copy_shared(source: nn.Module, target: nn.Module) -> list[str]:
+    """Copies the tensors that both networks have under the same name and shape, and returns their names."""
+    theirs, ours = source.state_dict(), target.state_dict()
+    shared = [name for name, tensor in ours.items() if name in theirs and theirs[name].shape == tensor.shape]
+    target.load_state_dict(ours | {name: theirs[name] for name in shared})
+    return shared
+
+
 def data_folder(out: Path) -> Path:
     """Where generated scenes and real shards are kept: `data` in the folder "runs" around `out`, or else beside `out`."""
     return next((parent for parent in out.absolute().parents if parent.name == "runs"), out.parent) / "data"
@@ -180,6 +196,7 @@ def train_stage(
     seconds: float | None = None,
     seed: int = 0,
     real: str | Path | None = None,
+    start: str | Path | None = None,
 ) -> FitResult:
     """Trains one stage and saves its checkpoint in `out`/<stage>.
 
@@ -193,6 +210,7 @@ def train_stage(
         steps, seconds: instead of the profile's budget.
         seed: of weights, data order and noise.
         real: folder of real-video shards; default: `real` in :func:`data_folder`, if it is there.
+        start: folder of earlier checkpoints; every tensor of `start`/<stage> that fits is where training begins.
 
     Raises:
         ValueError: for an unknown stage or profile, both steps and seconds, or an autoencoder that does not fit.
@@ -216,10 +234,13 @@ def train_stage(
     if stage in ("planner", "regression"):  # before the scenes are made, which takes minutes
         autoencoder = checkpoints.load(out / "autoencoder", TrackAutoencoder, AutoencoderConfig).requires_grad_(False)
         check_pair(autoencoder, model)
-    if stage == "regression" and (out / "planner").is_dir():
-        # The planner's clean estimate at pure noise is a regression already: the baseline gets all of its training.
+    if stage in ("regression", "direct") and (out / "planner").is_dir():
+        # The planner's clean estimate at pure noise is a regression already, and the direct baseline has the same blocks and
+        # conditions: both get all of its training.
         planner = checkpoints.load(out / "planner", FlowMatcher, FlowMatcherConfig)
-        model.network.load_state_dict(planner.state_dict())
+        copy_shared(planner, model.network if stage == "regression" else model)
+    if start is not None:
+        copy_shared(checkpoints.load(Path(start) / stage, type(model), type(model.config)), model)
     cache, frame_size = data_folder(out), model.config.frame_size
     sources = training_sources(size, frame_size=frame_size, cache=cache, real=Path(real) if real else cache / "real")
     batch = int(size.batch * BATCHES[stage])
@@ -228,11 +249,14 @@ def train_stage(
             model.codec.basis.measure(sources.scenes.tracks[:4096].float())
         draw, loss = autoencoder_draw(sources, batch), autoencoder_loss
     elif stage == "direct":
-        draw, loss = planner_draw(sources, batch, 16), direct_loss
+        draw, loss = planner_draw(sources, batch, model.config.max_pokes), direct_loss
     else:
         encode = lambda clips: clips and encode_clips(clips, autoencoder, cache=cache)
         sources = Sources(encode(sources.scenes), encode(sources.real), sources.share)
-        draw, loss = planner_draw(sources, batch, 16), latent_loss(autoencoder)
+        sentences = None
+        if stage == "planner":
+            sentences = text_table(sources.captions(), TextEncoder(), cache)
+        draw, loss = planner_draw(sources, batch, model.config.max_pokes, sentences), latent_loss(autoencoder)
     result = fit(
         model,
         draw,
@@ -247,21 +271,25 @@ def train_stage(
         if stage == "autoencoder":
             model.measure_statistics(raw_latents(sources.scenes.pick(torch.arange(min(4096, size.scenes))), model))
         half = stage != "autoencoder"  # whose small error is decoded; the others are three times as large
-        checkpoints.save(out / stage, model, card=stage_card(stage, name, sources, result), overwrite=True, half=half)
+        budget = {"steps": steps, "seconds": config.seconds, "seed": seed, "start": start and "DIR"}
+        card = stage_card(stage, name, sources, result, budget)
+        checkpoints.save(out / stage, model, card=card, overwrite=True, half=half)
     return result
 
 
-def stage_card(stage: str, name: Profile, sources: Sources, result: FitResult) -> str:
-    """The checkpoint's card, before anything is measured on held-out data."""
+def stage_card(stage: str, name: Profile, sources: Sources, result: FitResult, options: dict) -> str:
+    """The checkpoint's card, before anything is measured on held-out data; `options` of the command, None = not given."""
     real = "no real video" if sources.real is None else f"{len(sources.real)} windows of real video tracked by Lucas-Kanade"
     licence = (
         "MIT." if sources.real is None else "CC BY-NC 4.0, since the real videos come from a non-commercial repository."
     )
-    start = " It starts from the planner's weights." if stage == "regression" else ""
+    start = " It starts from the planner's weights." if stage in ("regression", "direct") else ""
+    start = " It starts from an earlier checkpoint of this stage (see LOG.md)." if options.get("start") else start
+    given = "".join(f" --{name} {value}" for name, value in options.items() if value is not None)
     return checkpoints.write_card(
         f"ZipMo {stage} ({name})",
         data=f"{len(sources.scenes)} procedural scenes (kinelib.tracks.scenes, seed {TRAIN_SEED}) and {real}.{start}",
         licence=licence,
-        command=f"python -m kinelib train zipmo --stage {stage} --profile {name}",
+        command=f"python -m kinelib train zipmo --stage {stage} --profile {name}{given}",
         metrics={"steps": float(result.steps), "seconds": result.seconds, "final loss": float(result.losses[-1]["loss"])},
     )

@@ -134,7 +134,12 @@ def test_every_solver_converges_to_the_same_samples(solver):
 def test_the_loss_reaches_every_weight_and_drops_conditions():
     model = tiny.planner().requires_grad_(True)
     pokes, mask = tiny.pokes(8)[0], torch.ones(8, 3, dtype=torch.bool)
-    loss = lambda model, pokes: model.loss(noise(8), tiny.frames(8), pokes, mask, None, torch.Generator().manual_seed(0))
+    text = tiny.text(8)
+
+    def loss(model, pokes, text=text):
+        generator = torch.Generator().manual_seed(0)
+        return model.loss(noise(8), tiny.frames(8), pokes, mask, None, generator, text)
+
     terms = loss(model, pokes)
     terms["loss"].backward()
     assert not [n for n, weight in model.named_parameters() if weight.grad is None or not weight.grad.abs().max() > 0]
@@ -142,6 +147,44 @@ def test_the_loss_reaches_every_weight_and_drops_conditions():
     unconditional = tiny.planner(dataclasses.replace(tiny.PLANNER, drop=1.0))
     assert torch.equal(loss(unconditional, pokes)["loss"], loss(unconditional, pokes.flip(0))["loss"])
     assert not torch.equal(loss(tiny.planner(), pokes)["loss"], loss(tiny.planner(), pokes.flip(0))["loss"])
+    speechless = tiny.planner(dataclasses.replace(tiny.PLANNER, text_drop=1.0))
+    assert torch.equal(loss(speechless, pokes)["loss"], loss(speechless, pokes, tiny.text(8, seed=1))["loss"])
+    assert not torch.equal(loss(tiny.planner(), pokes)["loss"], loss(tiny.planner(), pokes, tiny.text(8, seed=1))["loss"])
+
+
+def test_a_sentence_matters_and_its_padding_and_an_empty_one_do_not(model):
+    pokes, mask = tiny.pokes()
+    text = tiny.text()
+    said = sample(model, pokes, mask, text=text)
+    silent = sample(model, pokes, mask)
+    assert (said - silent).abs().max() > 0.01
+    padding = torch.where(text.mask[..., None], text.tokens, 7.0)
+    assert torch.allclose(said, sample(model, pokes, mask, text=text._replace(tokens=padding)), atol=1e-5)
+    empty = text._replace(mask=text.mask & False)
+    assert torch.allclose(silent, sample(model, pokes, mask, text=empty), atol=1e-5)
+
+
+def test_guidance_mixes_what_the_conditions_say_and_costs_only_what_it_needs(model):
+    """One solver step from pure noise answers with the guided clean estimate itself, so the formula can be read off."""
+    pokes, mask = tiny.pokes()
+    text, sizes = tiny.text(), []
+
+    def clean(text=None, mask=mask, **options):
+        return model.sample(tiny.frames(), pokes, mask, text, samples=2, steps=1, **options)
+
+    both, silent, none = clean(text), clean(), clean(mask=mask & False)
+    expected = none + 1.5 * (both - none) + 2.0 * (both - silent)
+    assert torch.allclose(clean(text, guidance=1.5, text_guidance=3.0), expected, atol=1e-4)
+    assert torch.allclose(clean(text, guidance=0.0), none, atol=1e-5)
+    assert torch.allclose(clean(text, text_guidance=0.0), silent, atol=1e-4)
+    original = model.clean
+    model.clean = lambda x_t, *rest: sizes.append(len(x_t)) or original(x_t, *rest)
+    try:
+        for options in ({}, {"guidance": 2.0}, {"text_guidance": 2.0}, {"guidance": 2.0, "text_guidance": 2.0}):
+            clean(text, **options)
+    finally:
+        del model.clean
+    assert sizes == [4, 8, 8, 12]
 
 
 def test_the_poke_term_is_the_distance_to_the_goals_at_their_times():
@@ -173,7 +216,8 @@ def test_direct_generates_the_queried_points_from_where_they_start():
 def test_bad_input_is_refused(model):
     frame, (pokes, mask) = tiny.frames(), tiny.pokes()
     put = lambda column, value: torch.where(torch.arange(5) == column, value, pokes)
-    many = tiny.pokes(count=17)
+    many, words = tiny.pokes(count=17), tiny.text()
+    silent_model = tiny.planner(dataclasses.replace(tiny.PLANNER, text_width=0))
     calls = [
         (lambda: sample(model, put(0, 1.5), mask), "outside the frame"),
         (lambda: sample(model, put(4, 0.0), mask), "goal time"),
@@ -188,6 +232,11 @@ def test_bad_input_is_refused(model):
         (lambda: sample(model, pokes, mask, guidance=-1.0), "guidance"),
         (lambda: sample(model, pokes, mask, solver="rk4"), "unknown solver"),
         (lambda: model.sample(frame[..., :8], pokes, mask), "8, expected 16"),
+        (lambda: sample(model, pokes, mask, text_guidance=-1.0), "text_guidance"),
+        (lambda: sample(model, pokes, mask, text=tiny.text(3)), "text tokens"),
+        (lambda: sample(model, pokes, mask, text=tiny.text()._replace(mask=torch.ones(2, 3).bool())), "text mask"),
+        (lambda: sample(model, pokes, mask, text=words._replace(tokens=words.tokens * torch.nan)), "NaN"),
+        (lambda: sample(silent_model, pokes, mask, text=tiny.text()), "without text"),
         (lambda: tiny.regression()(frame, *many), "at most 16"),
         (lambda: tiny.direct().sample(frame, pokes, mask, tiny.starts(1, 3)), "query_points"),
         (lambda: tiny.direct().sample(frame, pokes, mask, tiny.starts(2, 3) * torch.nan), "query_points holds"),

@@ -2,6 +2,7 @@
 
 import torch
 
+from kinelib.learning.text import Text
 from kinelib.tracks.scenes import sample_scenes
 from kinelib.zipmo.autoencoder import AutoencoderConfig, TrackAutoencoder
 from kinelib.zipmo.data import as_clips
@@ -14,7 +15,8 @@ AUTOENCODER = AutoencoderConfig(
 )
 SIZES = dict(frame_size=16, width=32, image_width=16, depth=2, heads=2)
 LATENT = (1, 4, 4, 8)
-PLANNER = FlowMatcherConfig(latent_shape=LATENT, **SIZES)
+TEXT = 12  # channels of a sentence's tokens
+PLANNER = FlowMatcherConfig(latent_shape=LATENT, max_pokes=16, text_width=TEXT, **SIZES)
 
 
 def autoencoder(config=AUTOENCODER, seed=0, noise=0.0):
@@ -32,7 +34,7 @@ def planner(config=PLANNER, seed=0, noise=0.1):
 def regression():
     """A regression of the planner's size."""
     torch.manual_seed(0)
-    return disturbed(Regression(RegressionConfig(latent_shape=LATENT, **SIZES)), 0.1)
+    return disturbed(Regression(RegressionConfig(latent_shape=LATENT, max_pokes=16, **SIZES)), 0.1)
 
 
 def direct():
@@ -71,3 +73,10 @@ def pokes(batch=2, count=3, seed=0):
     places = torch.rand(batch, count, 4, generator=generator) * 1.6 - 0.8
     times = torch.rand(batch, count, 1, generator=generator) * 0.8 + 0.2
     return torch.cat([places, times], dim=-1), torch.ones(batch, count, dtype=torch.bool)
+
+
+def text(batch=2, length=4, seed=0):
+    """Random sentences; the last token of the first clip is padding."""
+    mask = torch.ones(batch, length, dtype=torch.bool)
+    mask[0, -1] = False
+    return Text(torch.randn(batch, length, TEXT, generator=torch.Generator().manual_seed(seed)), mask)
