@@ -53,7 +53,9 @@ A poke is x,y,gx,gy[,t]: the point at (x, y) shall be at (gx, gy) at time t. Coo
 its start holds the point still.""",
     "evaluate": """example:
   python -m kinelib evaluate zipmo --json results.json
+  python -m kinelib evaluate zipmo --real runs/data/real --json results.json
 
+An interrupted evaluation goes on where it stopped.
 Writes metric, value, interval, n, seeds, baseline values and target of every row.""",
     "parity": """example:
   python -m kinelib parity reference
@@ -146,6 +148,9 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--json", type=Path, required=True, metavar="OUT", help="where the table goes")
     evaluate.add_argument("--profile", choices=PROFILES, default="lab", help="how many scenes (default: lab)")
     evaluate.add_argument("--checkpoint", type=Path, metavar="DIR", help="checkpoint folder (default: the shipped one)")
+    evaluate.add_argument(
+        "--real", type=Path, metavar="DIR", help="track shards of real video, the held-out clips of which are measured too"
+    )
 
     parity = command("parity", "compares our networks with recorded outputs of the official ones")
     parity.add_argument("folder", type=Path, metavar="DIR")
@@ -211,7 +216,8 @@ def run_command(arguments: argparse.Namespace) -> int:
             from kinelib.zipmo.evaluate import evaluate
 
             progress = lambda line: print(line, file=sys.stderr, flush=True)
-            print(evaluate(given.json, profile_name=given.profile, checkpoint=given.checkpoint, say=progress))
+            options = dict(profile_name=given.profile, checkpoint=given.checkpoint, real=given.real)
+            print(evaluate(given.json, say=progress, **options))
         case "parity":
             from kinelib.official import parity_report
 

@@ -3,8 +3,9 @@
 Source: ZipMo section 4, in the detail of its released evaluation script: the first n tracks of a clip are poked from their
 first to their last true position with goal time 1, K = 8 samples, the same noise seed (43) for every clip and count.
 
-Departures: pokes can be drawn at random among allowed tracks, and several noise seeds averaged. Only the N scored
-points are queried; the release adds 40 unseeded random ones, on which its decoded tracks depend.
+Departures: each clip of a batch has its own draw of noise (`Protocol.same_noise` gives all the same, as the release); pokes
+can be drawn at random among allowed tracks, and several noise seeds averaged. Only the N scored points are queried; the
+release adds 40 unseeded random ones, on which its decoded tracks depend.
 
 Shapes: frame (B, 3, H, W), truth (B, N, T, 2), pokes (B, P, 5), mask (B, P); metrics per clip, (B,).
 """
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from kinelib.notation import ShapeError, check_shape
-from kinelib.zipmo.protocol import Protocol, check_flags, generation_metrics
+from kinelib.zipmo.protocol import Protocol, check_flags, generation_metrics, min_mse_curve
 
 
 def pokes_from_tracks(
@@ -70,6 +71,7 @@ def evaluate_generation(
     seeds: Sequence[int] = (43,),
     batch: int = 32,
     poke_seed: int | None = None,
+    curve: Sequence[int] = (),
     protocol: Protocol | None = None,
 ) -> dict[int, dict[str, Tensor]]:
     """Runs a forecaster through the poke benchmark.
@@ -80,8 +82,9 @@ def evaluate_generation(
         counts: numbers of pokes to try.
         samples: K.
         seeds: noise seeds; metrics are averaged over them clip by clip. One seed serves every clip, as officially (43).
-        batch: clips a call.
+        batch: clips a call. Sampled noise depends on it; with the protocol's `same_noise` it is 1.
         poke_seed: pokes random tracks; None pokes the first ones.
+        curve: numbers of samples k for which the expected best error `min_mse_of_k` is added, as far as k <= K.
         protocol: default :class:`Protocol`.
 
     Returns:
@@ -90,6 +93,7 @@ def evaluate_generation(
     """
     if not seeds:
         raise ValueError("give at least one noise seed.")
+    batch = 1 if protocol is not None and protocol.same_noise else batch
     table: dict[int, dict[str, Tensor]] = {}
     for count in counts:
         generator = None if poke_seed is None else torch.Generator().manual_seed(poke_seed)
@@ -110,7 +114,11 @@ def evaluate_generation(
                 )
                 flags = None if moving is None else moving[rows]
                 run = generation_metrics(forecast, truth[rows], poked[rows], flags, protocol=protocol)
-                runs.append(run | {"k": torch.full((len(forecast),), float(forecast.shape[1]), dtype=torch.float64)})
+                run["k"] = torch.full((len(forecast),), float(forecast.shape[1]), dtype=torch.float64)
+                if curve:
+                    expected = min_mse_curve(forecast, truth[rows], protocol=protocol)
+                    run |= {f"min_mse_of_{k}": expected[:, k - 1] for k in curve if k <= forecast.shape[1]}
+                runs.append(run)
             parts.append({name: torch.stack([run[name] for run in runs]).mean(dim=0) for name in runs[0]})
         table[count] = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     return table

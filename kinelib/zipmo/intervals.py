@@ -1,15 +1,18 @@
 """Bootstrap intervals over clips, so that every number of a table says how far it may be trusted.
 
 The unit of resampling is the clip: tracks of one clip move together, so resampling tracks would give intervals that are
-far too narrow. Neither the paper nor its release reports intervals; this is ours.
+far too narrow. Clips cut from one video move together too: `groups` names each clip's video, and then whole videos are
+resampled (a cluster bootstrap). Few clusters make a coarse interval: of two videos it is the range between them. Neither
+the paper nor its release reports intervals; this is ours.
 
 Shapes: per-clip values (B,), or (S, B) for S seeds of the same clips, which are averaged over seeds first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -30,6 +33,7 @@ class Interval:
     high: float  # upper end of the interval
     count: int  # clips the value rests on
     level: float = 0.95  # coverage of the interval
+    clusters: int | None = None  # groups of clips that were resampled; None: the clips themselves
 
     def __str__(self) -> str:
         return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
@@ -38,29 +42,39 @@ class Interval:
         return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]" if spec else str(self)
 
 
-def bootstrap(values: Tensor | Sequence[float], *, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> Interval:
+def bootstrap(
+    values: Tensor | Sequence[float],
+    *,
+    groups: Sequence[str] | None = None,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Interval:
     """The mean over clips and its percentile bootstrap interval.
 
     Args:
         values: (B,) one number a clip, or (S, B) for S seeds of the same B clips.
+        groups: B names; clips of one name are resampled together. None: every clip by itself.
         level: coverage in (0, 1).
         resamples: bootstrap resamples.
         seed: the same seed gives the same interval.
 
     Raises:
-        ShapeError: for fewer than 2 clips, values that are not finite, or another rank.
+        ShapeError: for fewer than 2 clips or groups, values that are not finite, another rank, or not one name a clip.
         ValueError: for a level outside (0, 1) or no resamples.
     """
     clips = _per_clip("values", values)
-    means = _resampled_means(clips, resamples, seed)
-    low, high = np.quantile(means, _tails(level))
-    return Interval(float(clips.mean()), float(low), float(high), clips.size, level)
+    sums, counts = (clips, None) if groups is None else _by_group(clips, groups)
+    low, high = np.quantile(_resampled_means(sums, counts, resamples, seed), _tails(level))
+    clusters = None if groups is None else sums.size
+    return Interval(float(clips.mean()), float(low), float(high), clips.size, level, clusters)
 
 
 def bootstrap_difference(
     ours: Tensor | Sequence[float],
     theirs: Tensor | Sequence[float],
     *,
+    groups: Sequence[str] | None = None,
     level: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
@@ -76,26 +90,34 @@ def bootstrap_difference(
     a, b = _per_clip("ours", ours), _per_clip("theirs", theirs)
     if a.size != b.size:
         raise ShapeError(f"a paired comparison needs the same clips on both sides; got {a.size} and {b.size}.")
-    return bootstrap(a - b, level=level, resamples=resamples, seed=seed)
+    return bootstrap(a - b, groups=groups, level=level, resamples=resamples, seed=seed)
 
 
 def summarize(
-    metrics: Mapping[str, Tensor], *, level: float = 0.95, resamples: int = 2000, seed: int = 0
+    metrics: Mapping[str, Tensor],
+    *,
+    groups: Sequence[str] | None = None,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
 ) -> dict[str, Interval]:
     """Turns per-clip metrics into intervals, leaving out clips for which a metric is undefined.
 
     Args:
         metrics: name -> (B,) values; NaN marks a clip where the metric has no meaning (no poked or no moving track).
             The interval's `count` says how many clips remain.
+        groups: as in :func:`bootstrap`.
 
     Returns:
-        Name -> Interval; a metric that is defined on fewer than 2 clips is left out.
+        Name -> Interval; a metric that is defined on fewer than 2 clips (or groups of clips) is left out.
     """
     table = {}
     for name, values in metrics.items():
-        defined = values[~torch.isnan(values)]
-        if defined.numel() >= 2:
-            table[name] = bootstrap(defined, level=level, resamples=resamples, seed=seed)
+        defined = ~torch.isnan(values)
+        names = None if groups is None else [name for name, here in zip(groups, defined.tolist(), strict=True) if here]
+        if (int(defined.sum()) if names is None else len(set(names))) >= 2:
+            options = dict(groups=names, level=level, resamples=resamples, seed=seed)
+            table[name] = bootstrap(values[defined], **options)
     return table
 
 
@@ -130,18 +152,37 @@ def _per_clip(name: str, values: Tensor | Sequence[float]) -> np.ndarray:
     return array
 
 
-def _resampled_means(clips: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+def _by_group(clips: np.ndarray, groups: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Sum and number of clips of each group."""
+    if len(groups) != clips.size:
+        raise ShapeError(f"groups must name the group of each of {clips.size} clips; got {len(groups)} names.")
+    names, member = np.unique(np.asarray(groups), return_inverse=True)
+    if len(names) < 2:
+        raise ShapeError(f"all {clips.size} clips belong to {names[0]!r}; an interval over groups needs at least 2 of them.")
+    return np.bincount(member, clips), np.bincount(member).astype(float)
+
+
+def _resampled_means(sums: np.ndarray, counts: np.ndarray | None, resamples: int, seed: int) -> np.ndarray:
+    """Means of resampled units: clips, or groups with the sums and counts of their clips."""
     if resamples < 1:
         raise ValueError(f"a bootstrap needs at least 1 resample; got {resamples}.")
-    generator = np.random.default_rng(seed)
-    rows = max(1, BLOCK_VALUES // clips.size)
-    chances = np.full(clips.size, 1 / clips.size)
-    # How often each clip is drawn is multinomial: one matrix product replaces a loop over resamples.
-    blocks = [
-        generator.multinomial(clips.size, chances, size=min(rows, resamples - done)) @ clips / clips.size
-        for done in range(0, resamples, rows)
-    ]
-    return np.concatenate(blocks)
+    rows = max(1, BLOCK_VALUES // sums.size)
+    # How often each unit is drawn is multinomial: one matrix product replaces a loop over resamples.
+    blocks = [_draws(sums.size, resamples, seed)] if resamples <= rows else _drawn_blocks(sums.size, resamples, seed, rows)
+    means = [draws @ sums / (sums.size if counts is None else draws @ counts) for draws in blocks]
+    return np.concatenate(means)
+
+
+@lru_cache(maxsize=2)
+def _draws(units: int, resamples: int, seed: int) -> np.ndarray:
+    """(resamples, units) how often each is drawn; a table asks for the same draws again for every metric."""
+    return next(_drawn_blocks(units, resamples, seed, resamples))
+
+
+def _drawn_blocks(units: int, resamples: int, seed: int, rows: int) -> Iterator[np.ndarray]:
+    generator, chances = np.random.default_rng(seed), np.full(units, 1 / units)
+    for done in range(0, resamples, rows):
+        yield generator.multinomial(units, chances, size=min(rows, resamples - done)).astype(float)
 
 
 def _tails(level: float) -> list[float]:

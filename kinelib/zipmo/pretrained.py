@@ -1,13 +1,15 @@
-"""Loads the trained networks of the ZipMo part from one folder: autoencoder, planner, and the two trained baselines."""
+"""Loads the trained networks of the ZipMo part from one folder: autoencoder, planner, and the trained baselines."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from torch import nn
 
 from kinelib.learning import checkpoints
 from kinelib.zipmo.autoencoder import AutoencoderConfig, TrackAutoencoder
+from kinelib.zipmo.autoregressive import AutoregressiveConfig, AutoregressiveForecast, AutoregressiveModel
 from kinelib.zipmo.direct import DirectConfig, DirectFlowMatcher
 from kinelib.zipmo.flow_matcher import FlowMatcher, FlowMatcherConfig
 from kinelib.zipmo.forecast import DirectForecast, LatentForecast, RegressionForecast
@@ -19,6 +21,7 @@ STAGES = {
     "planner": (FlowMatcher, FlowMatcherConfig),
     "regression": (Regression, RegressionConfig),
     "direct": (DirectFlowMatcher, DirectConfig),
+    "autoregressive": (AutoregressiveModel, AutoregressiveConfig),
 }
 
 
@@ -45,7 +48,7 @@ def load_latent(folder: str | Path | None = None, **options) -> LatentForecast:
     return LatentForecast(load_stage("autoencoder", folder), load_stage("planner", folder), **options)
 
 
-def load_baselines(folder: str | Path | None = None, steps: int = 6) -> dict[str, RegressionForecast | DirectForecast]:
+def load_baselines(folder: str | Path | None = None, steps: int = 6) -> dict[str, Callable]:
     """The trained baselines the folder holds, by name; each states its training on its card."""
     folder = Path(folder or SHIPPED)
     found = {}
@@ -53,4 +56,6 @@ def load_baselines(folder: str | Path | None = None, steps: int = 6) -> dict[str
         found["regression"] = RegressionForecast(load_stage("autoencoder", folder), load_stage("regression", folder))
     if (folder / "direct").is_dir():
         found["direct"] = DirectForecast(load_stage("direct", folder), steps)
+    if (folder / "autoregressive").is_dir():
+        found["autoregressive"] = AutoregressiveForecast(load_stage("autoregressive", folder))
     return found

@@ -14,9 +14,10 @@ measured on a 128-pixel canvas, p(u) = 128 (u + 1) / 2 on both axes whatever the
 
 Departures, each a field of `Protocol` whose paper value is in `Protocol.official()`: tracks of different lengths are
 resampled with exact end points (officially half a cell inside, which never sees the end); the 256-pixel canvas has the
-scale 256 (officially 255); diversity can leave the diagonal out. NaN is always an error (officially it can be filled
-forward). Additions: every error also over moving and static tracks apart, the spread of end points, and errors at the
-pokes' own goals and goal times.
+scale 256 (officially 255); each clip of a batch has noise of its own (officially all clips share one draw, which
+correlates what intervals take for independent); diversity can leave the diagonal out. NaN is always an error
+(officially it can be filled forward). Additions: every error also over moving and static tracks apart, the spread of
+end points, and errors at the pokes' own goals and goal times.
 
 Shapes: samples (B, K, N, T, 2), truth (B, N, T, 2), poked and moving (B, N) bool; every metric is per clip, (B,) in
 float64, NaN where it is undefined (no poked or no moving track), so that `intervals.summarize` can resample clips.
@@ -46,11 +47,12 @@ class Protocol:
     accuracy_canvas: float = 256.0  # pixels an axis for reconstruction; officially 255
     exact_ends: bool = True  # resampling in time keeps the first and last frame; officially False
     unbiased_diversity: bool = False  # leave the zero diagonal out of the pairwise mean; officially False
+    same_noise: bool = False  # every clip gets the same draw of noise, one clip a call; officially True
 
     @classmethod
     def official(cls) -> Protocol:
         """The released evaluation's settings, for numbers that stand beside the paper's."""
-        return cls(accuracy_canvas=255.0, exact_ends=False)
+        return cls(accuracy_canvas=255.0, exact_ends=False, same_noise=True)
 
 
 def generation_metrics(
@@ -171,13 +173,31 @@ def min_mse_curve(samples: Tensor, truth: Tensor, *, protocol: Protocol | None =
     """
     protocol = protocol or Protocol()
     truth, samples = _on_canvas(truth, samples, protocol.canvas, protocol.exact_ends, "samples", "B K N T 2")
-    errors = reduce((samples - truth[:, None]).square(), "B K N T xy -> B K", "mean").sort(dim=1).values
+    return min_of_k_curve(reduce((samples - truth[:, None]).square(), "B K N T xy -> B K", "mean"))
+
+
+def min_of_k_curve(errors: Tensor) -> Tensor:
+    """The expected smallest of k of a clip's K errors, over all subsets of size k: (B, K) -> (B, K), entry k - 1 for k.
+
+    Unbiased for the minimum of k fresh samples, which the running minimum of one order of the samples is only on
+    average and with more noise.
+
+    Args:
+        errors: (B, K), one error a sample; any unit.
+
+    Raises:
+        ShapeError: when there is no sample, or an error is not finite.
+    """
+    if not check_shape("errors", errors, "B K")["K"]:
+        raise ShapeError("the expected minimum needs at least one sample; got K=0.")
+    check_finite("errors", errors)
+    errors = errors.detach().cpu().double().sort(dim=1).values
     count = errors.shape[1]
     rank = torch.arange(count, dtype=torch.float64)
     size = rank[:, None] + 1
     # The i-th best of K is the best of a k-subset when the other k - 1 come from the K - 1 - i worse ones.
     worse = count - 1 - rank
-    log_share = _log_choose(worse, size - 1) - _log_choose(torch.tensor(float(count)), size)
+    log_share = _log_choose(worse, size - 1) - _log_choose(torch.tensor(float(count), dtype=torch.float64), size)
     share = torch.where(worse >= size - 1, log_share.exp(), 0.0)
     return errors @ share.T
 

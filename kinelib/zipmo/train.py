@@ -1,4 +1,4 @@
-"""Trains the four networks of the ZipMo part: autoencoder, planner (flow matcher), and the regression and direct baselines.
+"""Trains the networks of the ZipMo part: autoencoder, planner (flow matcher), and the baselines that are trained.
 
     python -m kinelib train zipmo --stage autoencoder --profile lab --resume
 
@@ -20,14 +20,16 @@ from kinelib.learning.fit import FitConfig, FitResult, fit
 from kinelib.learning.profiles import Profile, profile
 from kinelib.learning.text import TextEncoder, TextTable, text_table
 from kinelib.zipmo.autoencoder import AutoencoderConfig, TrackAutoencoder
+from kinelib.zipmo.autoregressive import AutoregressiveModel
 from kinelib.zipmo.data import TRAIN_SEED, Clips, draw_clips, encode_clips, raw_latents, scene_clips, shard_clips
-from kinelib.zipmo.direct import DirectConfig, DirectFlowMatcher
+from kinelib.zipmo.direct import DirectFlowMatcher
 from kinelib.zipmo.flow_matcher import FlowMatcher, FlowMatcherConfig
 from kinelib.zipmo.pokes import draw_pokes
-from kinelib.zipmo.regression import Regression, RegressionConfig
+from kinelib.zipmo.regression import Regression
 
-STAGES = ("autoencoder", "planner", "regression", "direct")
-BATCHES = {"autoencoder": 1, "planner": 2, "regression": 2, "direct": 0.5}  # trajectories have ten times as many tokens
+STAGES = ("autoencoder", "planner", "regression", "direct", "autoregressive")
+BATCHES = {"autoencoder": 1, "planner": 2, "regression": 2, "direct": 0.5, "autoregressive": 0.5}  # trajectories are long
+BASELINES = STAGES[2:]
 KL_WEIGHT = 1e-5
 
 
@@ -45,7 +47,7 @@ class Size:
 
 SIZES = {
     Profile.SMOKE: Size(256, 16, dict.fromkeys(STAGES, 12.0)),
-    Profile.LAB: Size(24_576, 16, {"autoencoder": 1300, "planner": 2650, "regression": 300, "direct": 300}),
+    Profile.LAB: Size(24_576, 16, dict(zip(STAGES, (1300, 5950, 300, 780, 900), strict=True))),
     Profile.PAPER: Size(1_000_000, 64, dict.fromkeys(STAGES, 5 * 86_400.0), learning_rate=1e-4),
 }
 
@@ -144,8 +146,8 @@ def latent_loss(autoencoder: TrackAutoencoder):
     return loss
 
 
-def direct_loss(model: nn.Module, batch: dict, generator: torch.Generator) -> dict[str, Tensor]:
-    """The direct baseline's loss: 24 tracks a clip, the poked ones among them, no latents."""
+def tracks_loss(model: nn.Module, batch: dict, generator: torch.Generator) -> dict[str, Tensor]:
+    """The loss of the baselines that generate trajectories: 24 tracks a clip, the poked ones among them, no latents."""
     tracks = batch["tracks"][:, :24]
     return getattr(model, "module", model).loss(tracks, batch["frame"], batch["pokes"], batch["mask"], generator)
 
@@ -159,7 +161,8 @@ def build(stage: str, size: Profile) -> nn.Module:
     if stage == "planner":
         paper = FlowMatcherConfig(width=1024, image_width=768, depth=24, heads=16, patch=1)
         return FlowMatcher(paper if size is Profile.PAPER else FlowMatcherConfig())
-    return Regression(RegressionConfig()) if stage == "regression" else DirectFlowMatcher(DirectConfig())
+    baselines = {"regression": Regression, "direct": DirectFlowMatcher, "autoregressive": AutoregressiveModel}
+    return baselines[stage]()
 
 
 def check_pair(autoencoder: TrackAutoencoder, model: FlowMatcher | Regression) -> None:
@@ -234,9 +237,9 @@ def train_stage(
     if stage in ("planner", "regression"):  # before the scenes are made, which takes minutes
         autoencoder = checkpoints.load(out / "autoencoder", TrackAutoencoder, AutoencoderConfig).requires_grad_(False)
         check_pair(autoencoder, model)
-    if stage in ("regression", "direct") and (out / "planner").is_dir():
-        # The planner's clean estimate at pure noise is a regression already, and the direct baseline has the same blocks and
-        # conditions: both get all of its training.
+    if stage in BASELINES and (out / "planner").is_dir():
+        # The planner's clean estimate at pure noise is a regression already, the direct baseline has the same blocks, all
+        # have the same conditions: every baseline gets what it can use of the planner's training.
         planner = checkpoints.load(out / "planner", FlowMatcher, FlowMatcherConfig)
         copy_shared(planner, model.network if stage == "regression" else model)
     if start is not None:
@@ -248,8 +251,8 @@ def train_stage(
         if model.config.layout == "local":
             model.codec.basis.measure(sources.scenes.tracks[:4096].float())
         draw, loss = autoencoder_draw(sources, batch), autoencoder_loss
-    elif stage == "direct":
-        draw, loss = planner_draw(sources, batch, model.config.max_pokes), direct_loss
+    elif stage in ("direct", "autoregressive"):
+        draw, loss = planner_draw(sources, batch, model.config.max_pokes), tracks_loss
     else:
         encode = lambda clips: clips and encode_clips(clips, autoencoder, cache=cache)
         sources = Sources(encode(sources.scenes), encode(sources.real), sources.share)
@@ -283,7 +286,7 @@ def stage_card(stage: str, name: Profile, sources: Sources, result: FitResult, o
     licence = (
         "MIT." if sources.real is None else "CC BY-NC 4.0, since the real videos come from a non-commercial repository."
     )
-    start = " It starts from the planner's weights." if stage in ("regression", "direct") else ""
+    start = " It starts from the planner's weights." if stage in BASELINES else ""
     start = " It starts from an earlier checkpoint of this stage (see LOG.md)." if options.get("start") else start
     given = "".join(f" --{name} {value}" for name, value in options.items() if value is not None)
     return checkpoints.write_card(

@@ -17,6 +17,7 @@ from kinelib.zipmo.protocol import (
     Protocol,
     generation_metrics,
     min_mse_curve,
+    min_of_k_curve,
     pairwise_diversity,
     poke_error,
     reconstruction_metrics,
@@ -301,3 +302,68 @@ def test_reconstruction_table_prints():
     assert lines[0] == "| method | px | delta_avg |" and lines[2].startswith("| exact | 0.00 [0.00, 0.00] | 100.00")
     with pytest.raises(ValueError, match="no row has a column 'pix'"):
         markdown_table(table, ["pix"])
+
+
+def test_expected_minimum_by_enumeration():
+    from itertools import combinations
+
+    errors = torch.rand(2, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    curve = min_of_k_curve(errors)
+    for k in range(1, 7):
+        brute = [[min(chosen) for chosen in combinations(row, k)] for row in errors.tolist()]
+        torch.testing.assert_close(curve[:, k - 1], torch.tensor(brute, dtype=torch.float64).mean(dim=1))
+    large = torch.rand(3, 128, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    torch.testing.assert_close(min_of_k_curve(large)[:, [0, -1]], torch.stack([large.mean(1), large.amin(1)], dim=1))
+    assert bool((min_of_k_curve(large).diff(dim=1) < 0).all())
+    for bad in (torch.ones(2, 0), torch.tensor([[1.0, math.nan]]), torch.ones(3)):
+        with pytest.raises(ShapeError):
+            min_of_k_curve(bad)
+
+
+def test_official_settings():
+    official = Protocol.official()
+    assert official.accuracy_canvas == 255 and official.same_noise and not official.exact_ends
+    assert official.canvas == 128 and not official.unbiased_diversity  # its diagonal of zeros counts
+
+
+def test_same_noise_asks_for_one_clip_at_a_time():
+    _, truth = random_case(batch=3, points=4)
+    frame, sizes = torch.zeros(3, 3, 8, 8), []
+
+    def noisy(frame, pokes, mask, query_points, *, num_frames, samples, seed):
+        sizes.append(len(frame))
+        shape = (len(frame), samples, query_points.shape[1], num_frames, 2)
+        return query_points[:, None, :, None] + torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+    same = torch.cat([truth[:1]] * 3)
+    spread = lambda **options: evaluate_generation(noisy, frame, same, (1,), **options)[1]["mean_mse"]
+    assert len(set(spread(protocol=Protocol.official()).tolist())) == 1 and sizes == [1, 1, 1]
+    assert len(set(spread().tolist())) == 3 and sizes[3:] == [3]
+
+
+def test_benchmark_adds_the_curve_as_far_as_there_are_samples():
+    forecasts, truth = random_case()
+    replay = lambda *arguments, **options: forecasts
+    table = evaluate_generation(replay, torch.zeros(3, 3, 8, 8), truth, (1,), curve=(1, 2, 4, 8))[1]
+    curve = min_mse_curve(forecasts, truth)
+    assert [name for name in table if "_of_" in name] == ["min_mse_of_1", "min_mse_of_2", "min_mse_of_4"]
+    torch.testing.assert_close(table["min_mse_of_2"], curve[:, 1])
+
+
+def test_clips_of_one_video_are_resampled_together():
+    generator = torch.Generator().manual_seed(0)
+    video = torch.randn(30, generator=generator).repeat_interleave(10) + 0.1 * torch.randn(300, generator=generator)
+    names = [f"video {i // 10}" for i in range(300)]
+    alone, together = bootstrap(video), bootstrap(video, groups=names)
+    assert together.clusters == 30 and alone.clusters is None and together.value == alone.value
+    ratio = (together.high - together.low) / (alone.high - alone.low)
+    assert 2.5 < ratio < 3.7  # the square root of 10 clips a video
+    assert bootstrap(video, groups=list(map(str, range(300)))).low == pytest.approx(alone.low, abs=0.02)
+    # Of two videos of unequal size: the range between their means.
+    two = bootstrap([1.0, 1.0, 1.0, 5.0], groups=["a", "a", "a", "b"])
+    assert (two.value, two.low, two.high) == (2.0, 1.0, 5.0)
+    left_out = summarize({"epe": torch.tensor([1.0, math.nan, 2.0])}, groups=["a", "b", "a"])
+    assert left_out == {}  # one video is left
+    for names in (["a"] * 3, ["a", "b"]):
+        with pytest.raises(ShapeError, match="group"):
+            bootstrap([1.0, 2.0, 3.0], groups=names)
