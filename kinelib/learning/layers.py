@@ -177,8 +177,8 @@ class CosineAttention(nn.Module):
 
     def _normalize(self, x: Tensor, table: RotaryTable | None) -> Tensor:
         wide = x.float()
-        size = self.scale.float().sqrt()[:, None, None] * torch.rsqrt(wide.square().sum(dim=-1, keepdim=True) + 1e-6)
-        wide = wide * size
+        length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+        wide = wide * (self.scale.float().sqrt()[:, None, None] * torch.rsqrt(length.square() + 1e-6))
         return (wide if table is None else table.rotate(wide)).to(x.dtype)
 
 
@@ -243,15 +243,42 @@ class TransformerLayer(nn.Module):
         bias: Tensor | None = None,
         visible: Tensor | None = None,
         context_bias: Tensor | None = None,
+        keep: slice | None = None,
     ) -> Tensor:
-        """One layer; arguments as of :meth:`Transformer.forward`."""
+        """One layer; arguments as of :meth:`Transformer.forward`. Of the tokens in `keep` only is the result computed."""
         given = () if condition is None else (condition,)
         normed = self.self_norm(x, *given)
         own = self.self_attention.keys_values(normed, tables.own, visible)
+        if keep is not None:
+            x, normed, tables = x[:, keep], normed[:, keep], LayerTables(*(_rows(table, keep) for table in tables))
+            bias, context_bias = _kept(bias, keep), _kept(context_bias, keep)
         x = x + self.self_attention(normed, own, tables.own, bias)
-        if self.has_context:
-            x = x + self.cross_attention(self.cross_norm(x, *given), context, tables.cross, context_bias)
+        return self.after_self(x, tables, context, condition, context_bias)
+
+    def after_self(
+        self,
+        x: Tensor,
+        tables: LayerTables,
+        context: KeysValues | None = None,
+        condition: Tensor | None = None,
+        context_bias: Tensor | None = None,
+    ) -> Tensor:
+        """The part of the layer that follows self-attention, in which tokens do not meet."""
+        given = () if condition is None else (condition,)
+        if self.has_context and context is not None:
+            x = self._read(x, given, context, tables.cross, context_bias)
         return x + self.feed_forward(self.feed_norm(x, *given))
+
+    def _read(
+        self, x: Tensor, given: tuple[Tensor, ...], context: KeysValues, table: RotaryTable | None, bias: Tensor | None
+    ) -> Tensor:
+        """Cross-attention of the clips that have a context, which come first; the others stay as they are."""
+        some = len(context.keys)
+        if some == len(x):
+            return x + self.cross_attention(self.cross_norm(x, *given), context, table, bias)
+        first, given = x[:some], tuple(part[:some] for part in given)
+        table = table if table is None or len(table.cosine) == 1 else RotaryTable(*(part[:some] for part in table))
+        return torch.cat([first + self.cross_attention(self.cross_norm(first, *given), context, table, bias), x[some:]])
 
 
 class Transformer(nn.Module):
@@ -311,30 +338,62 @@ class Transformer(nn.Module):
         bias: Tensor | None = None,
         visible: Tensor | None = None,
         context_bias: Tensor | None = None,
+        keep: slice | None = None,
     ) -> Tensor:
         """Runs the tokens through all layers.
 
         Args:
             x: (B, L, dim).
             tables: from :meth:`tables`.
-            contexts: from :meth:`contexts`, where the stack has cross-attention.
+            contexts: from :meth:`contexts`, where the stack has cross-attention; None for nothing to read. Contexts of fewer
+                clips than B are those of the first clips; the others have nothing to read.
             condition: (B, condition_dim), where the norms are adaptive.
             bias: of self-attention: float added or bool allowing, broadcast to (B, heads, L, L).
             visible: (B, L) bool, tokens that may be attended to by others; None means all.
             context_bias: of cross-attention, broadcast to (B, heads, L, S).
+            keep: which tokens are wanted; the last layer computes no others. None means all.
 
         Returns:
-            (B, L, dim).
+            (B, L, dim), or as many tokens as are kept.
         """
         contexts = [None] * len(self.layers) if contexts is None else contexts
-        for layer, table, context in zip(self.layers, tables, contexts, strict=True):
-            x = layer(x, table, context, condition, bias, visible, context_bias)
-        return x
+        last = len(self.layers) - 1
+        for index, (layer, table, context) in enumerate(zip(self.layers, tables, contexts, strict=True)):
+            wanted = keep if index == last else None
+            x = layer(x, table, context, condition, bias, visible, context_bias, wanted)
+        return x if self.layers or keep is None else x[:, keep]
+
+
+def compile_stack(stack: Transformer) -> None:
+    """Compiles a stack in place (torch.compile), after seeing on a small example that this machine can.
+
+    Raises:
+        RuntimeError: when it cannot; the message says why.
+    """
+    try:
+        torch.compile(lambda x: x.sin() + x.cos())(torch.zeros(8))
+    except Exception as error:  # Dynamo, the C++ compiler and the file system each raise their own kinds
+        reason = (str(error).strip() or "no reason given").splitlines()[0]
+        raise RuntimeError(
+            f"torch.compile does not work on this machine ({type(error).__name__}: {reason}). It needs a C++ compiler (on "
+            "Debian: apt install g++) and a writable temporary folder. Without it everything works, only slower."
+        ) from error
+    stack.compile()
 
 
 def _rms_normalize(x: Tensor, scale: Tensor, eps: float) -> Tensor:
     wide = x.float()
-    return (wide * (scale.float() * torch.rsqrt(wide.square().mean(dim=-1, keepdim=True) + eps))).to(x.dtype)
+    length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+    return (wide * torch.rsqrt(length.square() / x.shape[-1] + eps) * scale.float()).to(x.dtype)
+
+
+def _rows(table: RotaryTable | None, keep: slice) -> RotaryTable | None:
+    return None if table is None else RotaryTable(*(part[:, :, keep] for part in table))
+
+
+def _kept(bias: Tensor | None, keep: slice) -> Tensor | None:
+    """The rows of an attention bias (..., L, S) that belong to kept tokens; one row serves all."""
+    return bias if bias is None or bias.shape[-2] == 1 else bias[..., keep, :]
 
 
 def _zero_linear(inputs: int, outputs: int) -> nn.Linear:

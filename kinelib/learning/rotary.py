@@ -38,8 +38,12 @@ class RotaryTable(NamedTuple):
         """Rotates channel pairs (i, i + S) of x (B, heads, L, D), S = slots of all axes; channels from 2 S on pass."""
         slots = self.cosine.shape[-1]
         first, second, rest = x.float().split([slots, slots, x.shape[-1] - 2 * slots], dim=-1)
-        rotated = (first * self.cosine - second * self.sine, second * self.cosine + first * self.sine, rest)
-        return torch.cat(rotated, dim=-1).to(x.dtype)
+        turned = (
+            torch.addcmul(first * self.cosine, second, self.sine, value=-1),
+            torch.addcmul(second * self.cosine, first, self.sine),
+            rest,
+        )
+        return torch.cat(turned, dim=-1).to(x.dtype)
 
 
 class RotaryEmbedding(nn.Module):
@@ -74,8 +78,9 @@ class RotaryEmbedding(nn.Module):
         axes = self.frequencies.shape[0]
         check_shape("positions", positions, "B L A", A=axes)
         angles = positions.float()[:, :, :, None, None] * self.frequencies.float()
-        angles = rearrange(angles, "b l a head slot -> b head l (a slot)")
-        return RotaryTable(angles.cos(), angles.sin())
+        # Heads stay beside their channels in memory, as in the queries and keys that are to be rotated: half the time.
+        angles = rearrange(angles, "b l a head slot -> b l head (a slot)")
+        return RotaryTable(*(rearrange(part, "b l head s -> b head l s") for part in (angles.cos(), angles.sin())))
 
 
 def rotary(variant: str, heads: int, head_width: int) -> RotaryEmbedding | None:

@@ -19,6 +19,9 @@ _IMAGE_ENCODER = re.compile(
     r"|blocks\.\d+(\.\d+)?\.(norm1|attn|ls1|norm2|mlp|ls2)\..+)$"
 )
 
+# The module that holds an image encoder: the first one below those of our networks.
+_WRAPPER = re.compile(r"(track_predictor\.)?(vae\.)?((en|de)coder\.)?(?!vae\.|encoder\.|decoder\.|track_predictor\.)[^.]+\.")
+
 
 def read_state(
     source: str | Path | Mapping[str, Tensor], hub_repository: str, filename: str | None = None
@@ -61,8 +64,17 @@ def _read(source: str | Path | Mapping[str, Tensor], hub_repository: str, filena
 
 
 def take_image_encoders(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Removes the image encoders' tensors from a state dict and returns them."""
-    return {name: state.pop(name) for name in list(state) if _IMAGE_ENCODER.search(name)}
+    """Removes the image encoders' tensors from a state dict and returns them.
+
+    They are known by their own names, and whatever else lies in a module that holds such an encoder goes with them.
+    """
+    places = {name.removesuffix("cls_token") for name in state if _IMAGE_ENCODER.search(name) and name.endswith("cls_token")}
+    wrappers = tuple(match.group() for place in places if (match := _WRAPPER.match(place)))
+    return {
+        name: state.pop(name)
+        for name in list(state)
+        if _IMAGE_ENCODER.search(name) or (wrappers and name.startswith(wrappers))
+    }
 
 
 def take_prefixed(state: dict[str, Tensor], *prefixes: str, strip: str = "") -> dict[str, Tensor]:

@@ -13,10 +13,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from kinelib.official.zipmo_cases import START_STEP, libero_outputs, open_domain_outputs
-
-# Recorded tensors that are inputs.
-_INPUTS = {"image_features", "tracks_yx", "query_yx", "pokes_yx", "noise", "time", "text", "proprio"}
+from kinelib.official.zipmo_cases import is_input, libero_outputs, open_domain_outputs
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,7 @@ def _case(folder: Path, name: str) -> list[ParityRow]:
         computed = check(files["weights"], config, recorded)
     except (ValueError, KeyError, SafetensorError) as error:
         return [ParityRow(name, "-", 0, 0, f"{type(error).__name__}: {error}", failed=True)]
-    unchecked = [key for key in recorded if key not in computed and key not in _INPUTS and not START_STEP.search(key)]
+    unchecked = [key for key in recorded if key not in computed and not is_input(key, recorded)]
     rows = [_compared(name, output, ours, recorded[output]) for output, ours in computed.items()]
     return rows + [ParityRow(name, output, 0, 0, "recorded, but nothing computes it", failed=True) for output in unchecked]
 

@@ -31,20 +31,22 @@ class Prepared:
 
     image: Tensor  # (B, L, width) image tokens
     tables: list[LayerTables]  # rotary tables of the sequence, shared by the batch
-    condition: list[KeysValues]  # of every layer: pokes, or text
-    unconditional: list[KeysValues]  # of every layer, without them
+    condition: list[KeysValues] | None  # of every layer: pokes, or text; of fewer clips than B: the first ones
+    unconditional: list[KeysValues] | None  # of every layer, without them; None when there is nothing to read then
 
     def repeated(self, copies: int) -> Prepared:
         """Every clip `copies` times in a row."""
         return replace(
             self,
             image=self.image.repeat_interleave(copies, dim=0),
-            condition=[layer.repeat(copies) for layer in self.condition],
-            unconditional=[layer.repeat(copies) for layer in self.unconditional],
+            condition=self.condition and [layer.repeat(copies) for layer in self.condition],
+            unconditional=self.unconditional and [layer.repeat(copies) for layer in self.unconditional],
         )
 
     def guided(self) -> Prepared:
-        """A batch twice as long: first with the condition, then without."""
+        """A batch twice as long: first with the condition, then without; where without it nothing is read, of half of it."""
+        if self.unconditional is None:
+            return replace(self, image=self.image.repeat(2, 1, 1))
         both = [one.joined(other) for one, other in zip(self.condition, self.unconditional, strict=True)]
         return replace(self, image=self.image.repeat(2, 1, 1), condition=both)
 

@@ -4,7 +4,7 @@ The noisy latents and the image tokens of all views form one sequence. Views sha
 learned vectors; image tokens sit at time -1, before the latents. The task sentence, encoded by a small transformer of its
 own, is read by cross-attention, which knows no positions. In the variant trained on Tra-MoE's data a second token
 tells at which step of the episode the plan starts. In training the text is dropped now and then for a learned mask token,
-so that guidance has an unconditional branch; the start step stays.
+so that guidance has an unconditional branch; the start step stays, unless `mask_start_step` drops it too.
 
 Departures: positions are (t, x, y). The release also embeds dummy pokes and throws the result away, with 10.6 M parameters:
 left out. It truncates the start-step embedding's frequencies to integers when the step is one, so that most of them
@@ -52,6 +52,7 @@ class LiberoPlannerConfig:
     start_step: bool = False  # whether a token tells the episode step the plan starts at (Tra-MoE variant)
     step_theta: float = 10 * math.pi  # 95 % of the start step's Fourier frequencies lie below, radians a step
     truncate_step_frequencies: bool = False  # official fault: those frequencies lose their fractions
+    mask_start_step: bool = False  # where the text is dropped, the start step is dropped as well
     latent_shift: float = 0.0  # mean of the autoencoder's latents
     latent_variance: float = 1.0  # their variance
     normalized_variance: float = 0.5  # variance in the space the planner works in
@@ -137,10 +138,13 @@ class LiberoPlanner(nn.Module):
 
         index = torch.arange(tokens, dtype=torch.float32, device=text.device)
         encoded = self.text_encoder(text, self.text_encoder.tables(index[None, :, None]))
-        masked = repeat(self.text_mask, "d -> b m d", b=batch, m=tokens)
+        context = torch.cat([encoded, *step], dim=1)
+        kept = [] if config.mask_start_step else step
+        masked = repeat(self.text_mask, "d -> b m d", b=batch, m=context.shape[1] - len(kept))
+        masked = torch.cat([masked, *kept], dim=1)
         if dropped is not None:
             check_shape("dropped", dropped, "B", B=batch)
-            encoded = torch.where(dropped.bool()[:, None, None], masked, encoded)
+            context = torch.where(dropped.bool()[:, None, None], masked, context)
 
         device = features.device
         grids = [
@@ -151,8 +155,8 @@ class LiberoPlanner(nn.Module):
         return Prepared(
             image=rearrange(image, "b v l c -> b (v l) c"),
             tables=self.transformer.tables(torch.cat(grids)[None]),
-            condition=self.transformer.contexts(torch.cat([encoded, *step], dim=1)),
-            unconditional=self.transformer.contexts(torch.cat([masked, *step], dim=1)),
+            condition=self.transformer.contexts(context),
+            unconditional=self.transformer.contexts(masked),
         )
 
     def _step_token(self, start_step: Tensor | None, batch: int) -> list[Tensor]:
@@ -191,8 +195,9 @@ class LiberoPlanner(nn.Module):
         latents = self.latents_in(rearrange(noisy, "b v s r w c -> b v (s r w) c")) + self.latent_views[:, None, :]
         latents = rearrange(latents, "b v l c -> b (v l) c")
         tokens = torch.cat([latents, prepared.image], dim=1)
-        x = self.transformer(tokens, prepared.tables, prepared.condition, condition=self.embed_time(time))
-        velocity = self.velocity_out(x[:, : latents.shape[1]])
+        wanted = slice(latents.shape[1])
+        x = self.transformer(tokens, prepared.tables, prepared.condition, condition=self.embed_time(time), keep=wanted)
+        velocity = self.velocity_out(x)
         return rearrange(velocity, "b (v s r w) c -> b v s r w c", v=views, s=slots, r=rows)
 
     def forward(

@@ -15,6 +15,7 @@ S = num_frames / temporal_compression time slots.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -25,7 +26,8 @@ from torch import Tensor, nn
 
 from kinelib.learning.fourier import FourierEmbedder
 from kinelib.learning.image import PatchEncoder
-from kinelib.learning.layers import KeysValues, RMSNorm, Transformer
+from kinelib.learning.layers import KeysValues, LayerTables, RMSNorm, Transformer
+from kinelib.learning.rotary import RotaryTable
 from kinelib.notation import ShapeError, cell_centres, check_finite, check_shape
 
 if TYPE_CHECKING:
@@ -118,7 +120,8 @@ class TransformerEncoder(nn.Module):
             self.transformer.tables(torch.cat(positions, dim=1)),
             self.transformer.contexts(features, self.feature_positions[None]),
             visible=seen,
-        )[:, :cells]
+            keep=slice(cells),
+        )
         return _to_grid(self.mean(x), self.config), _to_grid(self.logvar(x), self.config)
 
 
@@ -144,20 +147,55 @@ class TransformerDecoder(nn.Module):
     def forward(self, latents: Tensor, contexts: list[KeysValues], query_points: Tensor, num_frames: int) -> Tensor:
         """Arguments and results as of :meth:`TransformerCodec.decode`, with contexts in place of features."""
         config, (batch, points, _) = self.config, query_points.shape
-        grid = self.grid_positions
-        cells = len(grid)
-        tokens = torch.cat(
-            [
-                self.latents_in(rearrange(latents, "b s r w c -> b (s r w) c")),
-                repeat(self.query, "c -> b l c", b=batch, l=points * num_frames),
-            ],
-            dim=1,
-        )
-        positions = torch.cat([grid.expand(batch, -1, -1), track_positions(query_points, num_frames)], dim=1)
-        allowed = _apart(cells, points, num_frames, latents.device) if config.independent_queries else None
-        x = self.transformer(tokens, self.transformer.tables(positions), contexts, bias=allowed)[:, cells:]
+        tokens = self.latents_in(rearrange(latents, "b s r w c -> b (s r w) c"))
+        queries = repeat(self.query, "c -> b l c", b=batch, l=points * num_frames)
+        grid, places = self.grid_positions, track_positions(query_points, num_frames)
+        if config.independent_queries:
+            x = self._apart(
+                tokens, queries, self.transformer.tables(grid[None]), self.transformer.tables(places), contexts, points
+            )
+        else:
+            tables = self.transformer.tables(torch.cat([grid.expand(batch, -1, -1), places], dim=1))
+            x = self.transformer(torch.cat([tokens, queries], dim=1), tables, contexts, keep=slice(len(grid), None))
         tracks = rearrange(self.head(x), "b (n t) xy -> b n t xy", t=num_frames)
         return query_points[:, :, None] + tracks if config.displacement else tracks
+
+    def _apart(
+        self,
+        latents: Tensor,
+        queries: Tensor,
+        grid: list[LayerTables],
+        places: list[LayerTables],
+        contexts: list[KeysValues],
+        points: int,
+    ) -> Tensor:
+        """The stack where a query token sees the latents and its own point's tokens, and latents see latents only.
+
+        The same as one sequence under a mask. But nothing of the latents depends on the queries, so that one row of latents
+        serves all points, and a point looks at cells + T tokens instead of cells + Q * T.
+        """
+        for layer, grid_table, table, context in zip(self.transformer.layers, grid, places, contexts, strict=True):
+            attention = layer.self_attention
+            of_grid, normed = layer.self_norm(latents), layer.self_norm(queries)
+            shared, own = attention.keys_values(of_grid, grid_table.own), attention.keys_values(normed, table.own)
+            seen = (
+                torch.cat(
+                    [
+                        repeat(ours, "b h l d -> (b q) h l d", q=points),
+                        rearrange(theirs, "b h (q t) d -> (b q) h t d", q=points),
+                    ],
+                    dim=2,
+                )
+                for ours, theirs in zip(shared[:2], own[:2], strict=True)
+            )
+            turn = table.own and RotaryTable(
+                *(rearrange(part, "b h (q t) s -> (b q) h t s", q=points) for part in table.own)
+            )
+            answer = attention(rearrange(normed, "b (q t) c -> (b q) t c", q=points), KeysValues(*seen), turn)
+            queries = layer.after_self(queries + rearrange(answer, "(b q) t c -> b (q t) c", q=points), table, context)
+            if layer is not self.transformer.layers[-1]:
+                latents = layer.after_self(latents + attention(of_grid, shared, grid_table.own), grid_table, context)
+        return queries
 
 
 class TransformerCodec(nn.Module):
@@ -248,19 +286,21 @@ class TransformerCodec(nn.Module):
     ) -> Tensor:
         """Decodes a grid of start points in interleaved chunks that each span the whole frame: (B, rows, columns, T, 2).
 
-        At most `chunk` points are decoded together. The image's keys and values are computed once.
+        At most `chunk` points are decoded together, a square of every a-th row and e-th column (release: 8 x 8). The image's
+        keys and values are computed once.
         """
-        points = cell_centres(rows, columns, latents.device)
-        parts = math.ceil(len(points) / chunk)
+        points = rearrange(cell_centres(rows, columns, latents.device), "(r w) xy -> r w xy", r=rows)
+        side = math.isqrt(chunk)
+        apart = (1, 1) if rows * columns <= chunk else (math.ceil(rows / side), math.ceil(columns / side))
         contexts = self.decoder.contexts(features)
-        answer = None
-        for part in range(parts):
-            queries = points[part::parts].expand(len(latents), -1, -1)
-            decoded = self.decode(latents, features, queries, num_frames, contexts=contexts)
-            if answer is None:
-                answer = decoded.new_empty(len(latents), len(points), *decoded.shape[2:])
-            answer[:, part::parts] = decoded
-        return rearrange(answer, "b (r w) t xy -> b r w t xy", r=rows)
+        frames = self.config.num_frames if num_frames is None else num_frames
+        answer = latents.new_empty(len(latents), rows, columns, frames, 2)
+        for row, column in itertools.product(*(range(step) for step in apart)):
+            part = points[row :: apart[0], column :: apart[1]]
+            queries = repeat(part, "r w xy -> b (r w) xy", b=len(latents))
+            decoded = self.decode(latents, features, queries, frames, contexts=contexts)
+            answer[:, row :: apart[0], column :: apart[1]] = rearrange(decoded, "b (r w) t xy -> b r w t xy", r=len(part))
+        return answer
 
     def _check_features(self, features: Tensor, batch: int) -> None:
         rows, columns = self.config.feature_grid
@@ -326,10 +366,3 @@ def _transformer(config: TransformerCodecConfig, depth: int) -> Transformer:
 def _to_grid(x: Tensor, config: TransformerCodecConfig) -> Tensor:
     rows, columns = config.grid
     return rearrange(x, "b (s r w) c -> b s r w c", s=config.slots, r=rows, w=columns)
-
-
-def _apart(cells: int, points: int, frames: int, device: torch.device) -> Tensor:
-    """(L, L) bool: latents see latents; a query token sees latents and the tokens of its own point."""
-    points_of = torch.arange(points, device=device).repeat_interleave(frames)
-    owner = torch.cat([points_of.new_full((cells,), -1), points_of])
-    return (owner[None, :] == -1) | (owner[:, None] == owner[None, :])

@@ -23,7 +23,7 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from kinelib.learning.fourier import FlowTimeEmbedder, FourierEmbedder
-from kinelib.learning.layers import Transformer
+from kinelib.learning.layers import Transformer, compile_stack
 from kinelib.notation import ShapeError, check_finite, check_shape
 from kinelib.zipmo.guidance import Prepared, denormalize_latents, draw_latents, normalize_latents
 from kinelib.zipmo.transformer_autoencoder import cell_times, grid_positions
@@ -46,6 +46,7 @@ class TransformerPlannerConfig:
     time_width: int = 64  # channels of the flow-time conditioning vector
     theta: float = 10 * 3.14  # 95 % of the Fourier frequencies of pokes lie below, radians a unit
     rotary: str = "3d_10"  # rotary variant of all attention
+    image_time: float | None = 0.0  # when the start frame is on the latents' clock; None puts it where the latents are
     zero_slot_sinks: bool = False  # official behaviour: unused poke slots are zeros that soak up attention
     latent_shift: float = 0.0  # mean of the autoencoder's latents
     latent_variance: float = 1.0  # their variance
@@ -74,10 +75,16 @@ class TransformerPlanner(nn.Module):
 
     Args:
         config: sizes; `PAPER_SPARSE` and `PAPER_DENSE` have the official ones.
+
+    Raises:
+        ShapeError: when image tokens shall be where the latents are and there are more or fewer of them.
     """
 
     def __init__(self, config: TransformerPlannerConfig) -> None:
         super().__init__()
+        rows, columns = config.feature_grid
+        if config.image_time is None and rows * columns != config.slots * config.grid[0] * config.grid[1]:
+            raise ShapeError("image_time=None needs as many image tokens as latents; give the start frame a time, e.g. 0.")
         self.config = config
         self.latents_in = nn.Linear(config.channels, config.width, bias=False)
         self.image_in = nn.Linear(config.feature_width, config.width, bias=False)
@@ -127,17 +134,21 @@ class TransformerPlanner(nn.Module):
         check_finite("pokes", pokes)
 
         device = features.device
-        image_positions = grid_positions(torch.zeros(1, device=device), *config.feature_grid)
-        positions = torch.cat([grid_positions(cell_times(config.slots, device), *config.grid), image_positions])
+        positions = grid_positions(cell_times(config.slots, device), *config.grid)
+        when = config.image_time
+        image = positions if when is None else grid_positions(torch.full((1,), when, device=device), *config.feature_grid)
+        positions = torch.cat([positions, image])
+        empty = self.poke_context(pokes, torch.zeros_like(mask))
         return Prepared(
             image=self.image_in(features + self.start_frame),
             tables=self.transformer.tables(positions[None]),
-            condition=self.transformer.contexts(*self._poke_context(pokes, mask)),
-            unconditional=self.transformer.contexts(*self._poke_context(pokes, torch.zeros_like(mask))),
+            condition=self.transformer.contexts(*self.poke_context(pokes, mask)),
+            # Zero slots only: keys and values are zero, and so is what cross-attention adds.
+            unconditional=None if config.zero_slot_sinks else self.transformer.contexts(*empty),
         )
 
-    def _poke_context(self, pokes: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Poke tokens (B, S, poke_width), their positions (B, S, 3) and what of them may be seen (B, S)."""
+    def poke_context(self, pokes: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Poke tokens (B, S, poke_width) for cross-attention, their positions (B, S, 3) and which may be seen (B, S)."""
         tokens = self.embed_goal(pokes[:, :, 2:]) * mask[:, :, None]
         positions = F.pad(pokes[:, :, :2].float() * mask[:, :, None], (1, 0))
         if self.config.zero_slot_sinks:
@@ -162,9 +173,20 @@ class TransformerPlanner(nn.Module):
         check_shape("time", time, "B", B=batch)
         latents = self.latents_in(rearrange(noisy, "b s r w c -> b (s r w) c"))
         tokens = torch.cat([latents, prepared.image], dim=1)
-        x = self.transformer(tokens, prepared.tables, prepared.condition, condition=self.embed_time(time))
-        velocity = self.velocity_out(x[:, : latents.shape[1]])
+        wanted = slice(latents.shape[1])
+        x = self.transformer(tokens, prepared.tables, prepared.condition, condition=self.embed_time(time), keep=wanted)
+        velocity = self.velocity_out(x)
         return rearrange(velocity, "b (s r w) c -> b s r w c", s=slots, r=rows)
+
+    def compile_velocity(self) -> None:
+        """Has torch.compile fuse the layers from the next call on; results stay equal up to rounding.
+
+        Compiling takes about a minute for every new shape of input, guidance and number of samples.
+
+        Raises:
+            RuntimeError: where torch.compile cannot work, for example without a C++ compiler.
+        """
+        compile_stack(self.transformer)
 
     def forward(self, noisy: Tensor, time: Tensor, features: Tensor, pokes: Tensor, mask: Tensor | None = None) -> Tensor:
         """The velocity (B, S, R, W, C) in one call, as in training; arguments of :meth:`prepare` and :meth:`velocity`."""

@@ -105,8 +105,11 @@ def step_token(w, step, truncated):
     return embedded(w, "start_t_mapping", step.float()[:, None, None], w["ca_mask_token"].shape[-1])
 
 
-def velocity(policy, noisy, time, image_features, text, step=None, truncated=False, masked=False):
-    """`noisy` (B, views * cells, C), `image_features` (B * views, rows, columns, F), `text` (B, M, D), `step` (B,)."""
+def velocity(policy, noisy, time, image_features, text, step=None, truncated=False, masked=False, lost=False):
+    """`noisy` (B, views * cells, C), `image_features` (B * views, rows, columns, F), `text` (B, M, D), `step` (B,).
+
+    `masked` replaces the text by the mask token, and the step too where it is `lost`.
+    """
     w = {name.removeprefix("track_predictor."): tensor for name, tensor in policy.items()}
     condition = 2 * math.pi * time[:, None] @ w["time_emb.weight"].T
     condition = linear(w, "time_in_proj", torch.cat([condition.cos(), condition.sin()], -1))
@@ -118,7 +121,7 @@ def velocity(policy, noisy, time, image_features, text, step=None, truncated=Fal
     batch, words = text.shape[:2]
     index = torch.arange(words).float()[None, :, None].expand(batch, -1, -1)
     context = w["ca_mask_token"].expand(batch, words, -1) if masked else layers(w, "text_encoder.", text, index)
-    if step is not None:
+    if step is not None and not (masked and lost):
         context = torch.cat([context, step_token(w, step, truncated)], 1)
     rows, columns = image_features.shape[1:3]
     image = image_features.flatten(1, 2).unflatten(0, (batch, VIEWS)) + w["learnable_emb_dino"][:, None]
@@ -129,13 +132,13 @@ def velocity(policy, noisy, time, image_features, text, step=None, truncated=Fal
     return linear(w, "out_proj.proj", x[:, : noisy.shape[1]])
 
 
-def sample(policy, noise, image_features, text, step, truncated, steps, cfg_scale):
+def sample(policy, noise, image_features, text, step, truncated, steps, cfg_scale, lost=False):
     x = noise
     for count in range(steps, 0, -1):
         at = (torch.full((len(noise),), count / steps), image_features, text, step, truncated)
         v = velocity(policy, x, *at)
         if cfg_scale > 1:
-            free = velocity(policy, x, *at, masked=True)
+            free = velocity(policy, x, *at, masked=True, lost=lost)
             v = free + cfg_scale * (v - free)
         x = x - v / steps
     return x

@@ -60,7 +60,8 @@ def planner():
 
 def test_paper_sizes_have_the_papers_parameter_counts():
     with torch.device("meta"):
-        codec, planner = TransformerCodec(PAPER), TransformerPlanner(PAPER_SPARSE)
+        codec, planner, dense = (TransformerCodec(PAPER), TransformerPlanner(PAPER_SPARSE), TransformerPlanner(PAPER_DENSE))
+    assert millions(dense) == millions(planner)
     assert millions(codec.encoder) == pytest.approx(131.01, abs=0.005)
     assert millions(codec.decoder) == pytest.approx(121.57, abs=0.005)
     assert millions(codec) + DINO / 1e6 == pytest.approx(339.16, abs=0.005)
@@ -72,7 +73,7 @@ def test_paper_sizes_give_the_papers_shapes():
     with torch.device("meta"):
         codec, planner = TransformerCodec(PAPER), TransformerPlanner(PAPER_DENSE)
         tracks, features = torch.zeros(1, 40, 64, 2), torch.zeros(1, 256, 768)
-        tokens, _, _ = planner._poke_context(torch.zeros(1, 40, 5), torch.ones(1, 40, dtype=torch.bool))
+        tokens, _, _ = planner.poke_context(torch.zeros(1, 40, 5), torch.ones(1, 40, dtype=torch.bool))
     assert tokens.shape == (1, 40, 768)
     mean, logvar = codec.encoder(tracks, features)
     assert mean.shape == logvar.shape == (1, 1, 16, 16, 16)

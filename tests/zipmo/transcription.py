@@ -181,8 +181,11 @@ def decode(w, latents, image_features, query_yx, frames):
     return linear(w, name + "trajs_out.5", x).unflatten(1, (count, frames))
 
 
-def velocity(w, noisy, time, image_features, pokes_yx, slots, grid, feature_grid):
-    """`pokes_yx` (B, P, 5) is padded with zero tokens to `slots`; P = 0 is the unconditional branch."""
+def velocity(w, noisy, time, image_features, pokes_yx, slots, grid, feature_grid, image_time=0.0):
+    """`pokes_yx` (B, P, 5) is padded with zero tokens to `slots`; P = 0 is the unconditional branch.
+
+    `image_time` is when the image tokens are; None puts them where the latents are.
+    """
     width = w["learnable_emb_dino"].shape[-1]
     condition = 2 * math.pi * time[:, None] @ w["time_emb.weight"].T
     condition = linear(w, "time_in_proj", torch.cat([condition.cos(), condition.sin()], -1))
@@ -195,16 +198,17 @@ def velocity(w, noisy, time, image_features, pokes_yx, slots, grid, feature_grid
     context_where = F.pad(pokes_yx[..., :2], (1, 0, 0, free))
     image = linear(w, "in_proj.cond_proj", image_features + w["learnable_emb_dino"])
     x = torch.cat([linear(w, "in_proj.proj", noisy), image], 1)
-    where = torch.cat([positions(times(grid[0]), *grid[1:]), positions(torch.zeros(1), *feature_grid)])
+    where = positions(times(grid[0]), *grid[1:])
+    where = torch.cat([where, where if image_time is None else positions(torch.tensor([image_time]), *feature_grid)])
     x = layers(w, "", x, where, context, context_where, condition)[:, : noisy.shape[1]]
     return linear(w, "out_proj.proj", x)
 
 
-def sample(w, noise, image_features, pokes_yx, slots, grid, feature_grid, steps, cfg_scale):
+def sample(w, noise, image_features, pokes_yx, slots, grid, feature_grid, steps, cfg_scale, image_time=0.0):
     x, batch = noise, len(noise)
     for step in range(steps):
         time = torch.full((batch,), 1 - step / steps)
-        at = (image_features, pokes_yx, slots, grid, feature_grid)
+        at = (image_features, pokes_yx, slots, grid, feature_grid, image_time)
         v = velocity(w, x, time, *at)
         if cfg_scale > 1:
             free = velocity(w, x, time, image_features, pokes_yx[:, :0], *at[2:])
