@@ -54,8 +54,11 @@ its start holds the point still.""",
     "evaluate": """example:
   python -m kinelib evaluate zipmo --json results.json
   python -m kinelib evaluate zipmo --real runs/data/real --json results.json
+  python -m kinelib evaluate prompts --json prompts.json     do sentences steer motion?
+  python -m kinelib evaluate video --json video.json         against a video model, in miniature
+  python -m kinelib evaluate ablation --json ablation.json   trains and measures every temporal compression, hours
 
-An interrupted evaluation goes on where it stopped.
+An interrupted evaluation of zipmo or ablation goes on where it stopped.
 Writes metric, value, interval, n, seeds, baseline values and target of every row.""",
     "parity": """example:
   python -m kinelib parity reference
@@ -144,7 +147,7 @@ def parser() -> argparse.ArgumentParser:
     generate.add_argument("--out", type=Path, required=True, metavar="FILE.npz")
 
     evaluate = command("evaluate", "measures a system on held-out data, beside its baselines and targets")
-    evaluate.add_argument("system", choices=["zipmo"])
+    evaluate.add_argument("system", choices=["zipmo", "prompts", "video", "ablation"])
     evaluate.add_argument("--json", type=Path, required=True, metavar="OUT", help="where the table goes")
     evaluate.add_argument("--profile", choices=PROFILES, default="lab", help="how many scenes (default: lab)")
     evaluate.add_argument("--checkpoint", type=Path, metavar="DIR", help="checkpoint folder (default: the shipped one)")
@@ -159,6 +162,7 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("system", choices=["zipmo"])
     bench.add_argument("--threads", type=_at_least_one, default=2, help="CPU threads (default: 2)")
     bench.add_argument("--json", type=Path, metavar="OUT", help="where to write the numbers as well")
+    bench.add_argument("--compile", action="store_true", help="measure through torch.compile as well (takes minutes)")
     return top
 
 
@@ -213,11 +217,7 @@ def run_command(arguments: argparse.Namespace) -> int:
             )
             print("wrote {} futures of {} points and {} frames to".format(*futures.shape[:3]), given.out)
         case "evaluate":
-            from kinelib.zipmo.evaluate import evaluate
-
-            progress = lambda line: print(line, file=sys.stderr, flush=True)
-            options = dict(profile_name=given.profile, checkpoint=given.checkpoint, real=given.real)
-            print(evaluate(given.json, say=progress, **options))
+            print(_evaluate(given))
         case "parity":
             from kinelib.official import parity_report
 
@@ -227,8 +227,32 @@ def run_command(arguments: argparse.Namespace) -> int:
         case "bench":
             from kinelib.bench import bench_zipmo
 
-            print(bench_zipmo(threads=given.threads, json_path=given.json))
+            print(bench_zipmo(threads=given.threads, json_path=given.json, compile=given.compile))
     return 0
+
+
+def _evaluate(given: argparse.Namespace) -> str:
+    say = lambda line: print(line, file=sys.stderr, flush=True)
+    match given.system:
+        case "zipmo":
+            from kinelib.zipmo.evaluate import evaluate
+
+            options = dict(profile_name=given.profile, checkpoint=given.checkpoint, real=given.real)
+            return evaluate(given.json, say=say, **options)
+        case "prompts":
+            from kinelib.zipmo.prompts import evaluate_prompts
+
+            return evaluate_prompts(given.json, profile_name=given.profile, checkpoint=given.checkpoint)
+        case "video":
+            from kinelib.zipmo.video_comparison import evaluate_video
+
+            return evaluate_video(given.json, profile_name=given.profile, checkpoint=given.checkpoint)
+    from kinelib.show.ablation import verdict_table
+    from kinelib.zipmo import ablation
+
+    rows = ablation.sweep(Path("runs") / given.profile / "ablation", say=say)
+    ablation.ship(Path("runs") / given.profile / "ablation", given.json)
+    return verdict_table(rows)
 
 
 def _run(given: argparse.Namespace) -> int:

@@ -14,6 +14,7 @@ from kinelib.zipmo.direct import DirectConfig, DirectFlowMatcher
 from kinelib.zipmo.flow_matcher import FlowMatcher, FlowMatcherConfig
 from kinelib.zipmo.forecast import DirectForecast, LatentForecast, RegressionForecast
 from kinelib.zipmo.regression import Regression, RegressionConfig
+from kinelib.zipmo.video_model import VideoConfig, VideoFlowMatcher
 
 SHIPPED = Path(__file__).resolve().parents[2] / "data" / "checkpoints" / "zipmo"
 STAGES = {
@@ -22,6 +23,7 @@ STAGES = {
     "regression": (Regression, RegressionConfig),
     "direct": (DirectFlowMatcher, DirectConfig),
     "autoregressive": (AutoregressiveModel, AutoregressiveConfig),
+    "video": (VideoFlowMatcher, VideoConfig),
 }
 
 

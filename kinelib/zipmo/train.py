@@ -26,10 +26,12 @@ from kinelib.zipmo.direct import DirectFlowMatcher
 from kinelib.zipmo.flow_matcher import FlowMatcher, FlowMatcherConfig
 from kinelib.zipmo.pokes import draw_pokes
 from kinelib.zipmo.regression import Regression
+from kinelib.zipmo.video_model import VideoFlowMatcher, scene_videos, video_draw, video_loss
 
-STAGES = ("autoencoder", "planner", "regression", "direct", "autoregressive")
-BATCHES = {"autoencoder": 1, "planner": 2, "regression": 2, "direct": 0.5, "autoregressive": 0.5}  # trajectories are long
-BASELINES = STAGES[2:]
+STAGES = ("autoencoder", "planner", "regression", "direct", "autoregressive", "video")
+BATCHES = dict(zip(STAGES, (1, 2, 2, 0.5, 0.5, 0.5), strict=True))  # trajectories and videos are long
+VIDEO_SHARE = 12  # one scene in so many is drawn as a whole video, which weighs 16 times as much
+BASELINES = STAGES[2:5]  # they share parts with the planner
 KL_WEIGHT = 1e-5
 
 
@@ -47,7 +49,7 @@ class Size:
 
 SIZES = {
     Profile.SMOKE: Size(256, 16, dict.fromkeys(STAGES, 12.0)),
-    Profile.LAB: Size(24_576, 16, dict(zip(STAGES, (1300, 5950, 300, 780, 900), strict=True))),
+    Profile.LAB: Size(24_576, 16, dict(zip(STAGES, (1300, 5950, 300, 780, 900, 1450), strict=True))),
     Profile.PAPER: Size(1_000_000, 64, dict.fromkeys(STAGES, 5 * 86_400.0), learning_rate=1e-4),
 }
 
@@ -161,8 +163,8 @@ def build(stage: str, size: Profile) -> nn.Module:
     if stage == "planner":
         paper = FlowMatcherConfig(width=1024, image_width=768, depth=24, heads=16, patch=1)
         return FlowMatcher(paper if size is Profile.PAPER else FlowMatcherConfig())
-    baselines = {"regression": Regression, "direct": DirectFlowMatcher, "autoregressive": AutoregressiveModel}
-    return baselines[stage]()
+    rest = (Regression, DirectFlowMatcher, AutoregressiveModel, VideoFlowMatcher)
+    return dict(zip(STAGES[2:], rest, strict=True))[stage]()
 
 
 def check_pair(autoencoder: TrackAutoencoder, model: FlowMatcher | Regression) -> None:
@@ -244,16 +246,20 @@ def train_stage(
         copy_shared(planner, model.network if stage == "regression" else model)
     if start is not None:
         copy_shared(checkpoints.load(Path(start) / stage, type(model), type(model.config)), model)
-    cache, frame_size = data_folder(out), model.config.frame_size
-    sources = training_sources(size, frame_size=frame_size, cache=cache, real=Path(real) if real else cache / "real")
-    batch = int(size.batch * BATCHES[stage])
+    cache, frame_size, batch = data_folder(out), model.config.frame_size, int(size.batch * BATCHES[stage])
+    if stage == "video":
+        videos = scene_videos(size.scenes // VIDEO_SHARE, TRAIN_SEED, size=frame_size, num_frames=model.config.num_frames)
+        draw, loss, amounts = video_draw(videos, batch), video_loss, (len(videos), 0)
+    else:
+        sources = training_sources(size, frame_size=frame_size, cache=cache, real=Path(real) if real else cache / "real")
+        amounts = len(sources.scenes), len(sources.real or ())
     if stage == "autoencoder":
         if model.config.layout == "local":
             model.codec.basis.measure(sources.scenes.tracks[:4096].float())
         draw, loss = autoencoder_draw(sources, batch), autoencoder_loss
     elif stage in ("direct", "autoregressive"):
         draw, loss = planner_draw(sources, batch, model.config.max_pokes), tracks_loss
-    else:
+    elif stage in ("planner", "regression"):
         encode = lambda clips: clips and encode_clips(clips, autoencoder, cache=cache)
         sources = Sources(encode(sources.scenes), encode(sources.real), sources.share)
         sentences = None
@@ -275,23 +281,28 @@ def train_stage(
             model.measure_statistics(raw_latents(sources.scenes.pick(torch.arange(min(4096, size.scenes))), model))
         half = stage != "autoencoder"  # whose small error is decoded; the others are three times as large
         budget = {"steps": steps, "seconds": config.seconds, "seed": seed, "start": start and "DIR"}
-        card = stage_card(stage, name, sources, result, budget)
+        card = stage_card(stage, name, *amounts, result, budget)
         checkpoints.save(out / stage, model, card=card, overwrite=True, half=half)
     return result
 
 
-def stage_card(stage: str, name: Profile, sources: Sources, result: FitResult, options: dict) -> str:
-    """The checkpoint's card, before anything is measured on held-out data; `options` of the command, None = not given."""
-    real = "no real video" if sources.real is None else f"{len(sources.real)} windows of real video tracked by Lucas-Kanade"
-    licence = (
-        "MIT." if sources.real is None else "CC BY-NC 4.0, since the real videos come from a non-commercial repository."
-    )
+def stage_card(stage: str, name: Profile, scenes: int, real: int, result: FitResult, options: dict) -> str:
+    """The checkpoint's card, before anything is measured on held-out data.
+
+    Args:
+        stage, name: what was trained, at which profile.
+        scenes, real: how many procedural scenes and windows of real video it saw.
+        result: of the training.
+        options: of the command; None = not given.
+    """
+    videos = f"{real} windows of real video tracked by Lucas-Kanade" if real else "no real video"
+    licence = "CC BY-NC 4.0, since the real videos come from a non-commercial repository." if real else "MIT."
     start = " It starts from the planner's weights." if stage in BASELINES else ""
     start = " It starts from an earlier checkpoint of this stage (see LOG.md)." if options.get("start") else start
     given = "".join(f" --{name} {value}" for name, value in options.items() if value is not None)
     return checkpoints.write_card(
         f"ZipMo {stage} ({name})",
-        data=f"{len(sources.scenes)} procedural scenes (kinelib.tracks.scenes, seed {TRAIN_SEED}) and {real}.{start}",
+        data=f"{scenes} procedural scenes (kinelib.tracks.scenes, seed {TRAIN_SEED}) and {videos}.{start}",
         licence=licence,
         command=f"python -m kinelib train zipmo --stage {stage} --profile {name}{given}",
         metrics={"steps": float(result.steps), "seconds": result.seconds, "final loss": float(result.losses[-1]["loss"])},
