@@ -154,16 +154,16 @@ def reconstruction_rows(autoencoder: TrackAutoencoder, clips: Clips | Benchmark,
 
 
 def forecasters(latent: LatentForecast, folder: str | Path | None, official_steps: int = 50) -> dict[str, Callable]:
-    """Ours with and without corrections, and every baseline, by the name tables use."""
+    """Ours with and without corrections, and every baseline, by the name tables use; the dearest ones last."""
     simple = ("static", "copy_nearest", "linear", "linear_local", "constant_velocity")
     return {
-        "zipmo": latent,
-        "zipmo, gradient": replace(latent, correction="gradient"),
-        "zipmo, snap": replace(latent, correction="snap"),
-        MANY: latent,
-        OFFICIAL: replace(latent, steps=official_steps),
         **{name: getattr(baselines, name) for name in simple},
+        "zipmo": latent,
         **load_baselines(folder),
+        "zipmo, snap": replace(latent, correction="snap"),
+        "zipmo, gradient": replace(latent, correction="gradient"),
+        OFFICIAL: replace(latent, steps=official_steps),
+        MANY: latent,
     }
 
 

@@ -14,9 +14,12 @@ Shapes: videos (B, K, F, 3, S, S) in [-1, 1]; tracks (B, K, N, T, 2), xy in [-1,
 
 from __future__ import annotations
 
+import json
+import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,18 +27,22 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from kinelib.learning.profiles import Profile, profile
 from kinelib.notation import ShapeError, check_shape
 from kinelib.tracks.scenes import sample_scenes
 from kinelib.tracks.timing import resample_time
 from kinelib.tracks.trackers import track_points
 from kinelib.zipmo import baselines
 from kinelib.zipmo.benchmark import pokes_from_tracks
+from kinelib.zipmo.data import TEST_SEED
 from kinelib.zipmo.evaluation_data import SCORED, moving_points
 from kinelib.zipmo.intervals import Interval, summarize
+from kinelib.zipmo.pretrained import load_latent, load_stage
 from kinelib.zipmo.protocol import generation_metrics
 from kinelib.zipmo.video_model import VideoFlowMatcher, scene_videos
 
 TRACKABLE = 2.0  # pixels at 128 the tracker may be off on average, in the true video, on a point that counts as trackable
+SCENES = {Profile.SMOKE: 8, Profile.LAB: 64, Profile.PAPER: 256}  # held-out, by profile
 METRICS = ("min_mse", "mean_mse", "epe", "min_mse_trackable", "mean_mse_trackable")
 
 
@@ -304,3 +311,31 @@ def _scores(answer: Tensor, truth: Tensor, poked: Tensor, trackable: Tensor) -> 
     subset = generation_metrics(answer, truth, moving=trackable)
     renamed = {f"{name[: -len('_moving')]}_trackable": value for name, value in subset.items() if name.endswith("_moving")}
     return {**scores, **renamed}
+
+
+def evaluate_video(json_path: str | Path, *, profile_name: str = "lab", checkpoint: str | Path | None = None) -> str:
+    """Compares the shipped (or given) planner and video model; behind ``python -m kinelib evaluate video``.
+
+    Args:
+        json_path: where rows and costs go.
+        profile_name: how many scenes, see `SCENES`.
+        checkpoint: folder with autoencoder, planner and video model.
+
+    Returns:
+        The table as Markdown.
+
+    Raises:
+        ValueError: for an unknown profile. FileNotFoundError: when a checkpoint is missing.
+    """
+    scenes = SCENES[profile(profile_name)]
+    latent, model = load_latent(checkpoint), load_stage("video", checkpoint)
+    found = compare(latent, model, scene_pairs(scenes, TEST_SEED))
+    content = {name: getattr(found, name) for name in ("tracking_seconds", "fitting", "trackable", "clips")}
+    content |= {"costs": {name: asdict(cost) for name, cost in found.costs.items()}, "settings": asdict(found.settings)}
+    content["rows"] = [asdict(row) for row in found.rows]
+    path = Path(json_path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(json.dumps(content, indent=1) + "\n")
+    os.replace(partial, path)
+    return found.table()

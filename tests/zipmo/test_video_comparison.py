@@ -1,5 +1,6 @@
 """The comparison with the video model: its tracks, its costs, its two ways of matching, and its controls."""
 
+import json
 import time
 
 import pytest
@@ -7,6 +8,7 @@ import tiny
 import torch
 from torch import nn
 
+from kinelib.learning.profiles import Profile
 from kinelib.notation import ShapeError
 from kinelib.tracks.scenes import sample_scenes
 from kinelib.zipmo import video_comparison
@@ -149,3 +151,14 @@ def test_bad_input_is_refused(measured):
         compare(lambda *_: None, model, pair)
     with pytest.raises(ShapeError, match="query_points"):
         track_videos(torch.zeros(2, 1, 4, 3, 16, 16), torch.zeros(1, 5, 2))
+
+
+@pytest.mark.slow
+def test_the_command_compares_the_shipped_models(tmp_path, monkeypatch):
+    monkeypatch.setitem(video_comparison.SCENES, Profile.SMOKE, 4)
+    table = video_comparison.evaluate_video(tmp_path / "video.json", profile_name="smoke")
+    content = json.loads((tmp_path / "video.json").read_text())
+    methods = {(row["comparison"], row["method"]): row for row in content["rows"]}
+    assert content["clips"] == 4 and "4 held-out scenes" in table and len(methods) == 8
+    true, blend = (methods["control", f"{name}, tracked"]["metrics"]["min_mse"]["value"] for name in ("true video", "blend"))
+    assert 0 < true < blend
