@@ -16,7 +16,6 @@ Shapes: tokens (B, L, width), context (B, S, context width), keys and values (B,
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -193,7 +192,8 @@ class DistanceBias(nn.Module):
     def __init__(self, heads: int, slopes: Sequence[float] | None = None) -> None:
         super().__init__()
         if slopes is None:
-            slopes = [0.0, *torch.logspace(math.log10(3), math.log10(40), heads - 1).tolist()] if heads > 1 else [0.0]
+            # In plain floats, so that a network can be built on the meta device.
+            slopes = [0.0, *(3 * (40 / 3) ** (i / max(heads - 2, 1)) for i in range(heads - 1))]
         if len(slopes) != heads or min(slopes) < 0:
             raise ShapeError(f"a distance bias needs one slope >= 0 for each of {heads} heads; got {list(slopes)}.")
         self.register_buffer("slopes", torch.tensor(slopes, dtype=torch.float32))

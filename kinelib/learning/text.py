@@ -125,6 +125,10 @@ class TextEncoder:
         if self._loaded is None:
             folder = find_weights(self.source)
             try:
+                # transformers replaces torch.linspace while it loads a model. torch notes once, at the first use of a device
+                # context, which functions make tensors; here, so that it does not note the replacement.
+                with torch.device("cpu"):
+                    torch.empty(0)
                 with _quiet():
                     from transformers import AutoTokenizer, BertModel
 

@@ -3,12 +3,12 @@
 Paper: section 4 compares with video models (Wan 14B, Veo 3) that are given start *and* end frame; their videos are then
 tracked. This is that rival in miniature, trained on the same procedural scenes as our planner: rectified flow over the
 pixels of 16 frames, tokens of 4 frames x 8 x 8 pixels (the temporal compression of today's video latents), the blocks and
-the flow times of our planner. It is five orders of magnitude smaller than Wan: what it shows is how to compare.
+the flow times of our planner. It is thousands of times smaller than Wan: what it shows is how to compare.
 
 What is generated is the residual to the linear blend of both frames, so that everything still is right from the start.
 With `warp`, the network answers with a displacement into each of the two frames, a mix of the two and a correction,
-from which the clean frames are painted: the way of frame interpolation, without which a network of this size cannot
-draw a sharp moving texture, and a tracker finds nothing in its videos. Off, it answers with pixels.
+from which the clean frames are painted: the way of frame interpolation, so that textures need not be invented. Off, it
+answers with pixels.
 
 Shapes: video (B, F, 3, S, S) in [-1, 1] with F frames, the first and last of them given; tokens (B, f * r * w, d).
 """

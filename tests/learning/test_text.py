@@ -1,6 +1,8 @@
 """Sentences as token embeddings: what the encoder knows, what padding must not change, and what the table keeps."""
 
 import importlib.util
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -190,3 +192,13 @@ def test_a_missing_package_says_how_to_get_the_weights(monkeypatch):
     with pytest.raises(ImportError, match="source='hub'"):
         find_weights()
     assert module.LONGEST == 32
+
+
+def test_loading_leaves_device_contexts_as_they_were():
+    """In a fresh process, because torch looks only once which functions make tensors."""
+    code = (
+        "import torch; from kinelib.learning.text import TextEncoder; TextEncoder().encode(['a ball'])\n"
+        "with torch.device('meta'): print(torch.linspace(0, 1, 3).device)"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "meta"

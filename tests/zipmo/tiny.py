@@ -5,10 +5,12 @@ import torch
 from kinelib.learning.text import Text
 from kinelib.tracks.scenes import sample_scenes
 from kinelib.zipmo.autoencoder import AutoencoderConfig, TrackAutoencoder
+from kinelib.zipmo.autoregressive import AutoregressiveConfig, AutoregressiveModel
 from kinelib.zipmo.data import as_clips
 from kinelib.zipmo.direct import DirectConfig, DirectFlowMatcher
 from kinelib.zipmo.flow_matcher import FlowMatcher, FlowMatcherConfig
 from kinelib.zipmo.regression import Regression, RegressionConfig
+from kinelib.zipmo.video_model import VideoConfig, VideoFlowMatcher
 
 AUTOENCODER = AutoencoderConfig(
     grid=(4, 4), channels=8, frame_size=16, width=32, heads=2, encoder_depth=1, decoder_depth=1, basis_size=8
@@ -41,6 +43,19 @@ def direct():
     """A direct flow matcher of the planner's size."""
     torch.manual_seed(0)
     return disturbed(DirectFlowMatcher(DirectConfig(**SIZES)), 0.1)
+
+
+def autoregressive():
+    """An autoregressive model of the planner's size."""
+    torch.manual_seed(0)
+    return disturbed(AutoregressiveModel(AutoregressiveConfig(**SIZES)), 0.02)
+
+
+def video():
+    """A video model of 8 frames."""
+    torch.manual_seed(0)
+    sizes = dict(num_frames=8, frame_size=16, span=2, patch=4, width=32, depth=1, heads=2)
+    return disturbed(VideoFlowMatcher(VideoConfig(**sizes)), 0.02)
 
 
 def disturbed(model, noise):
