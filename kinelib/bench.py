@@ -10,7 +10,6 @@ turn and the ratio of medians is given.
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from kinelib.learning.files import write_text_whole
 from kinelib.notation import cell_centres
 
 STEPS = 6
@@ -257,11 +257,8 @@ def bench_zipmo(
     finally:
         torch.set_num_threads(before)
     if json_path is not None:
-        path = Path(json_path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        partial.write_text(json.dumps({"threads": threads, "rows": rows, "official": official_rows}, indent=1) + "\n")
-        os.replace(partial, path)
+        content = {"threads": threads, "rows": rows, "official": official_rows}
+        write_text_whole(json_path, json.dumps(content, indent=1) + "\n")
     lines = [
         f"Latent against direct flow matching, {STEPS} Euler steps, {threads} threads, medians of one run",
         "",

@@ -20,6 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from kinelib.learning.files import written_whole
 from kinelib.learning.image import to_model_frame
 
 CHUNK = 2048  # scenes generated at a time, so that memory stays flat
@@ -180,10 +181,8 @@ def _fingerprint(clips: Clips, autoencoder, encoded: int) -> str:
 
 
 def _save_whole(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".partial-{os.getpid()}")
-    save_file(tensors, partial, metadata)
-    os.replace(partial, path)
+    with written_whole(path) as sibling:
+        save_file(tensors, sibling, metadata)
 
 
 @torch.no_grad()

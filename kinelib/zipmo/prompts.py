@@ -13,7 +13,6 @@ Shapes as in `prompt_judge`.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kinelib.learning.files import write_text_whole
 from kinelib.learning.image import to_model_frame
 from kinelib.learning.profiles import Profile, profile
 from kinelib.learning.text import Text, TextEncoder, text_table
@@ -189,10 +189,6 @@ def evaluate_prompts(
             "this planner reads no text (text_width = 0); train one that does: kinelib train zipmo --stage planner"
         )
     rows = prompts_followed(latent, prompt_cases(count) + prompt_cases(count // 4, wording="free"))
-    path = Path(json_path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     content = {"text_guidance": text_guidance, "samples": 4, "seed": 0, "rows": [asdict(row) for row in rows]}
-    partial.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(partial, path)
+    write_text_whole(json_path, json.dumps(content, indent=1) + "\n")
     return prompt_table(rows)

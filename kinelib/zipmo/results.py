@@ -8,11 +8,11 @@ error. Neither the paper nor its release gives intervals or differences.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from kinelib.learning.files import write_text_whole
 from kinelib.zipmo.evaluation_data import SCORED
 from kinelib.zipmo.intervals import Interval
 
@@ -99,13 +99,9 @@ def with_baselines(rows: Iterable[Row]) -> list[dict]:
 
 def save_results(path: str | Path, rows: Iterable[Row], **facts) -> None:
     """Writes the JSON file: the given facts, and one line a row; complete or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sibling = path.with_name(f".{path.name}.{os.getpid()}")
     head = json.dumps(facts, indent=1)[:-2]  # up to the last value, so that the rows can follow
     lines = ",\n".join("  " + json.dumps(row, allow_nan=False) for row in with_baselines(rows))
-    sibling.write_text(f'{head},\n "rows": [\n{lines}\n ]\n}}\n', encoding="utf-8")
-    os.replace(sibling, path)
+    write_text_whole(path, f'{head},\n "rows": [\n{lines}\n ]\n}}\n')
 
 
 def card_metrics(rows: list[dict], stage: str) -> dict[str, str]:

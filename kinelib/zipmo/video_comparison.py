@@ -15,7 +15,6 @@ Shapes: videos (B, K, F, 3, S, S) in [-1, 1]; tracks (B, K, N, T, 2), xy in [-1,
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -27,6 +26,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from kinelib.learning.files import write_text_whole
 from kinelib.learning.profiles import Profile, profile
 from kinelib.notation import ShapeError, check_shape
 from kinelib.tracks.scenes import sample_scenes
@@ -333,9 +333,5 @@ def evaluate_video(json_path: str | Path, *, profile_name: str = "lab", checkpoi
     content = {name: getattr(found, name) for name in ("tracking_seconds", "fitting", "trackable", "clips")}
     content |= {"costs": {name: asdict(cost) for name, cost in found.costs.items()}, "settings": asdict(found.settings)}
     content["rows"] = [asdict(row) for row in found.rows]
-    path = Path(json_path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(partial, path)
+    write_text_whole(json_path, json.dumps(content, indent=1) + "\n")
     return found.table()
