@@ -43,7 +43,7 @@ class FlowMatcherConfig:
     time_shift: float = 4.0  # moves training times towards noise; 1 = the paper's logit-normal
     least_time: float = 0.4  # flow time below which a clean prediction's error is not weighted up further
     poke_weight: float = 3.0  # of the end-point error of the decoded clean estimate, in frame units
-    drop: float = 0.25  # share of training clips whose pokes are all dropped, which trains guidance and text alone
+    drop: float = 0.4  # share of training clips whose pokes are all dropped, which trains guidance and text alone
     text_drop: float = 0.3  # share of training clips whose sentence is dropped, which trains text guidance and pokes alone
 
 
