@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from kinelib.zipmo.forecast import LatentForecast
 
 SCENE_SIDE = 384  # pixels of a drawn scene
+BASELINE_POKES = 16  # most pokes the baselines were trained with
 PLAYGROUND_SEED = 9_100_000  # of the scenes offered; training never draws from here
 
 
@@ -31,7 +32,7 @@ def playground(
     picture: Any = None,
     checkpoint: str | Path | None = None,
     *,
-    against: dict[str, Any] | None = None,
+    against: dict[str, Any] | str | None = None,
     **options: Any,
 ) -> PokeCanvas:
     """A canvas with the shipped model.
@@ -39,19 +40,30 @@ def playground(
     Args:
         picture: uint8 (H, W, 3), the path of a picture or video, or a name of the list; default: a drawn scene.
         checkpoint: folder with an autoencoder and a planner; default: the shipped ones.
-        against: compare with the same model under other settings, `{"guidance": 3.0}`, or with another one,
-            `{"checkpoint": folder}`; the same pokes go to both.
+        against: compare with the same model under other settings, `{"guidance": 3.0}`, with another one,
+            `{"checkpoint": folder}`, or with a shipped baseline by name: "direct" (flow matching on trajectories,
+            no latents), "autoregressive" or "regression"; the same pokes go to both.
         options: as of `PokeCanvas`: samples, seed, grid, num_frames, ...
 
     Returns:
         the canvas; let it be the last value of a cell, or `display` it.
+
+    Raises:
+        ValueError: for a baseline that is not there.
     """
     from kinelib.show.poke_canvas import PokeCanvas
-    from kinelib.zipmo.pretrained import load_latent
+    from kinelib.zipmo.pretrained import load_baselines, load_latent
 
     latent = load_latent(checkpoint)
     forecasts: dict[str, Callable] = {"zipmo": steerable(latent)}
-    if against:
+    most_pokes = latent.planner.config.max_pokes
+    if isinstance(against, str):
+        baselines = load_baselines(checkpoint)
+        if against not in baselines:
+            raise ValueError(f"there is no baseline {against!r} to compare with; choose one of {', '.join(baselines)}.")
+        forecasts[against] = baselines[against]
+        most_pokes = min(most_pokes, BASELINE_POKES)
+    elif against:
         settings = dict(against)
         other = load_latent(settings.pop("checkpoint")) if "checkpoint" in settings else latent
         name = ", ".join(f"{name} {value}" for name, value in settings.items()) or Path(against["checkpoint"]).name
@@ -60,7 +72,7 @@ def playground(
     if isinstance(picture, (str, Path)) and str(picture) not in pictures:
         pictures = {Path(picture).name: Path(picture)} | pictures
         picture = Path(picture).name
-    usual = dict(frame_size=latent.autoencoder.config.frame_size, most_pokes=latent.planner.config.max_pokes)
+    usual = dict(frame_size=latent.autoencoder.config.frame_size, most_pokes=most_pokes)
     usual |= dict(steps=latent.steps, guidance=latent.guidance)
     chosen = "scene: vehicle" if picture is None else picture
     return PokeCanvas(chosen, forecasts, pictures=pictures, **usual | options)

@@ -25,6 +25,7 @@ export class Player {
     this.speed = 1;
     this.time = 1;
     this.playing = false;
+    this.standing = false; // whether playing waits for new motion
     this.born = -FADE; // when the present motion arrived
     this.rest = 0;
     this.ticket = 0;
@@ -64,6 +65,7 @@ export class Player {
 
   /** New motion has arrived: fade it in and play it from the start (or show its end to who prefers no animation). */
   restart() {
+    this.carryOn();
     this.born = performance.now();
     this.rest = 0;
     if (this.still) this.seek(1);
@@ -97,6 +99,24 @@ export class Player {
     this.redraw();
   }
 
+  /**
+   * Stops playing until `carryOn`, or for `limit` ms at most, while new motion is being made: the model may have to share
+   * the processor with the browser, and every repaint would keep it waiting.
+   */
+  standStill(limit = 2000) {
+    clearTimeout(this.patience);
+    this.standing = true;
+    this.patience = setTimeout(() => this.carryOn(), limit);
+  }
+
+  carryOn() {
+    clearTimeout(this.patience);
+    if (!this.standing) return;
+    this.standing = false;
+    this.last = performance.now();
+    this.redraw();
+  }
+
   /** Draws once, at the next repaint; several calls before it are one. */
   redraw() {
     if (!this.ticket) this.ticket = requestAnimationFrame((now) => this.tick(now));
@@ -104,7 +124,8 @@ export class Player {
 
   tick(now) {
     this.ticket = 0;
-    if (this.playing) {
+    const moving = this.playing && !this.standing;
+    if (moving) {
       const passed = ((now - this.last) / 1000) * this.speed;
       this.last = now;
       if (this.time < 1) this.time = Math.min(1, this.time + Math.max(0, passed) / this.seconds);
@@ -113,7 +134,7 @@ export class Player {
     const alpha = this.still ? 1 : Math.min(1, Math.max(0.3, (now - this.born) / FADE));
     this.showTime();
     this.ontime(this.time, alpha);
-    if (this.playing || alpha < 1) this.redraw();
+    if (moving || alpha < 1) this.redraw();
   }
 
   showTime() {
@@ -131,6 +152,7 @@ export class Player {
 
   dispose() {
     this.pause();
+    clearTimeout(this.patience);
     cancelAnimationFrame(this.ticket);
   }
 }

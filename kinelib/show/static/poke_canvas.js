@@ -118,6 +118,7 @@ class PokeCanvas {
   }
 
   commit(words) {
+    this.player.standStill();
     this.change({ pokes: this.pokes.list });
     this.say(words);
   }
@@ -215,6 +216,7 @@ class PokeCanvas {
     this.root.classList.toggle("pk-plain", this.side.hidden);
     this.hint.textContent = HINTS[view];
     this.problem.textContent = model.get("error");
+    if (model.get("error")) this.player.carryOn(); // nothing new will come
     this.root.classList.toggle("pk-busy", model.get("busy"));
     this.showStatus();
     this.player.redraw();
