@@ -1,4 +1,4 @@
-"""The playground wires the shipped model to a canvas: futures come, baselines can stand beside it, wrong names are refused."""
+"""The playground wires the shipped model to a canvas: futures come, baselines stand beside it, wrong names are refused."""
 
 import pytest
 
