@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -58,8 +59,6 @@ from kinelib.zipmo.plausibility import (
     still_camera_scenes,
 )
 
-WAY = "from noise to noise"  # the way between motions on which every step is a sample of the model
-
 
 @dataclass(frozen=True)
 class Page:
@@ -91,18 +90,23 @@ class Page:
         forecaster = forecaster or self.latent
         return forecaster(*given, num_frames=scenes.tracks.num_frames, samples=samples, seed=self.seed)
 
-    def compare(self, scenes: Scenes, pokes: int, name: str) -> dict[str, float]:
-        """The mean of one measure: of true motion, of its reconstruction (what our decoder can say), of linear, of ours."""
-        codec, frame, asked = self.latent.autoencoder, self.frame(scenes), questions(scenes)
-        with torch.no_grad():
-            again = codec.decode(codec.encode(scenes.tracks.xy, frame).mean, frame, asked.points, asked.truth.shape[2])
-        values = {
-            "true": measure_truth(scenes),
-            "reconstructed": measure(again[:, None], scenes),
-            "linear": measure(self.ask(scenes, pokes, 1, baselines.linear), scenes),
-            "ours": measure(self.ask(scenes, pokes, 4), scenes),
-        }
-        return {who: float(found[name].nanmean()) for who, found in values.items()}
+
+@lru_cache(maxsize=8)
+def compare(page: Page, family: str, pokes: int) -> dict[str, dict[str, float]]:
+    """Measure -> who -> mean over scenes: true motion, its reconstruction (all that our decoder can say), linear, ours.
+
+    The measures are those of `plausibility.measure`, and `base`: pixels by which an arm's bolted-down joint ends elsewhere.
+    """
+    scenes = page.draw(family)
+    codec, frame, asked = page.latent.autoencoder, page.frame(scenes), questions(scenes)
+    with torch.no_grad():
+        again = codec.decode(codec.encode(scenes.tracks.xy, frame).mean, frame, asked.points, asked.truth.shape[2])
+    futures = {"true": asked.truth[:, None], "reconstructed": again[:, None]}
+    futures |= {"linear": page.ask(scenes, pokes, 1, baselines.linear), "ours": page.ask(scenes, pokes, 4)}
+    joint = scenes.tracks.num_points + 1
+    base = lambda tracks: (tracks[:, :, joint, -1] - tracks[:, :, joint, 0]).norm(dim=-1) * CANVAS / 2
+    found = {who: measure(tracks, scenes) | {"base": base(tracks)} for who, tracks in futures.items()}
+    return {name: {who: float(row[name].nanmean()) for who, row in found.items()} for name in found["ours"]}
 
 
 def project_page_figures(latent: LatentForecast, seed: int = 0, scenes: int = 12) -> dict[str, Figure]:
@@ -114,23 +118,14 @@ def project_page_figures(latent: LatentForecast, seed: int = 0, scenes: int = 12
         scenes: held-out scenes behind every measure.
     """
     page = Page(latent, seed, scenes)
-    figures = {
-        "path-finding": path_finding,
-        "rotation": rotation,
-        "joints": joints,
-        "futures": futures,
-        "distributions": distributions,
-        "interpolation": interpolation,
-        "long-motion": long_motion,
-    }
-    return {name: draw(page) for name, draw in figures.items()}
+    figures = (path_finding, rotation, joints, futures, distributions, interpolation, long_motion)
+    return {draw.__name__.replace("_", "-"): draw(page) for draw in figures}
 
 
 @themed
 def path_finding(page: Page) -> Figure:
     """Futures of mazes with a poke on the agent: which go through a gate, and which through a wall."""
-    scenes = page.draw("maze")
-    shown, shares = scenes[:4], page.compare(scenes, 1, "crossed")
+    shown, shares = page.draw("maze")[:4], compare(page, "maze", 1)
     samples, line = page.ask(shown, 1, page.futures), page.ask(shown, 1, 1, baselines.linear)
     asked, points = questions(shown), shown.tracks.num_points
     pokes, mask = body_pokes(shown, 1)
@@ -148,19 +143,19 @@ def path_finding(page: Page) -> Figure:
         panel.set_title(f"{int((~crossed[row]).sum())} of {page.futures} keep clear")
     styles = [("ours, clear", BLUE, "-"), ("ours, through a wall", VERMILION, "-"), ("linear", GREY, "--")]
     _legend(figure, [*styles, ("what happened", BLACK, "-")])
-    return _headline(figure, page, "Path finding, one poke on the agent: futures through a wall", shares, "%", 0)
+    lines = [("Path finding, one poke on the agent: futures through a wall", shares["crossed"], "%", 0)]
+    return _headline(figure, page, [*lines, ("beyond the first wall, and through none", shares["passed"], "%", 0)])
 
 
 @themed
 def rotation(page: Page) -> Figure:
     """A turning body with two pokes: tracks of the truth, one future and the linear baseline, and the angle over time."""
-    scenes = page.draw("rigid")
-    errors, shown = page.compare(scenes, 2, "rigidity"), _first_turning(scenes)
+    errors, shown = compare(page, "rigid", 2), _first_turning(page.draw("rigid"))
     samples, line = page.ask(shown, 2, page.futures), page.ask(shown, 2, 1, baselines.linear)
     truth, points = questions(shown).truth, shown.tracks.num_points
     members = bodies_of(shown) >= 0
     pokes, mask = body_pokes(shown, 2)
-    figure, axes = new_figure(1, 4, 2.6, 2.75)
+    figure, axes = new_figure(1, 4, 2.6, 3.1, "compressed")
     kinds = {"what happened": truth[0], "a future of ours": samples[0, 0], "linear": line[0, 0]}
     for panel, (name, tracks) in zip(axes[0], kinds.items(), strict=False):
         place = draw_frame(panel, shown.first_frame[0], dim=0.3)
@@ -176,7 +171,8 @@ def rotation(page: Page) -> Figure:
     panel.plot(turn(truth[:, None])[0], color=BLACK, linewidth=2)
     panel.set(xlabel="frame", ylabel="angle of the body (degrees)", title=f"{page.futures} futures")
     _legend(figure, [("ours", BLUE, "-"), ("linear", GREY, "--"), ("what happened", BLACK, "-")])
-    return _headline(figure, page, "Rotation, two pokes: distance from a rigid body", errors, "px", 1)
+    lines = [("Rotation, two pokes: distance from a rigid body", errors["rigidity"], "px", 1)]
+    return _headline(figure, page, [*lines, ("turned by", errors["turn"], "degrees", 0)])
 
 
 def _first_turning(scenes: Scenes) -> Scenes:
@@ -188,8 +184,7 @@ def _first_turning(scenes: Scenes) -> Scenes:
 @themed
 def joints(page: Page) -> Figure:
     """An arm with one poke: its chain of joints over time."""
-    scenes = page.draw("arm")
-    errors, shown = page.compare(scenes, 1, "link"), scenes[:1]
+    errors, shown = compare(page, "arm", 1), page.draw("arm")[:1]
     points, real = shown.tracks.num_points, ~torch.isnan(shown.facts["joints"][0, :, 0, 0])
     truth, tip = questions(shown).truth, points + int(real.sum())
     pokes = torch.cat([truth[:, tip, 0], truth[:, tip, -1], torch.ones(1, 1)], dim=-1)[:, None]
@@ -209,7 +204,8 @@ def joints(page: Page) -> Figure:
         panel.set_title(name)
     _crop(axes[0], torch.stack([tracks[points + 1 :][real] for tracks in kinds.values()]), place)
     _time_bar(figure, axes, shown.tracks.num_frames)
-    return _headline(figure, page, "Joints, one poke (here on the hand): change of link lengths", errors, "%", 1)
+    lines = [("Joints, one poke (here on the hand): change of link lengths", errors["link"], "%", 1)]
+    return _headline(figure, page, [*lines, ("the bolted-down joint moves by", errors["base"], "px", 1)])
 
 
 @themed
@@ -217,13 +213,11 @@ def futures(page: Page) -> Figure:
     """Several futures of one frame without a poke, beside as many true ones."""
     scenes = page.draw("vehicle")
     points, shown = scenes.tracks.num_points, scenes[:1]
-    spread = lambda tracks: float(_spread(tracks[:, :, points, -1])) * CANVAS / 2
-    values = {
-        "true": spread(_true_futures(page, scenes, "vehicle", 8)),
-        "linear": 0.0,
-        "ours": spread(page.ask(scenes, 0, 8)),
-    }
-    ours, truths = page.ask(shown, 0, page.futures)[0], _true_futures(page, shown, "vehicle", page.futures)[0]
+    happening = _true_futures(page, scenes, page.futures)
+    ends = {"true": happening[:, :, points, -1], "ours": page.ask(scenes, 0, page.futures)[:, :, points, -1]}
+    far = {who: (end - end.mean(1, keepdim=True)).norm(dim=-1).mean() for who, end in ends.items()}
+    values = {"true": float(far["true"]) * CANVAS / 2, "linear": 0.0, "ours": float(far["ours"]) * CANVAS / 2}
+    ours, truths = page.ask(shown, 0, page.futures)[0], happening[0]
     members = bodies_of(shown)[0] >= 0
     seen = lambda body: torch.ones(body.shape[:2], dtype=torch.bool)
     figure, axes = new_figure(1, 5, 2.2, 2.75, "compressed")
@@ -239,22 +233,18 @@ def futures(page: Page) -> Figure:
         body = ours[index, :points][members]
         draw_paths(panel, body, seen(body), place, "time", width=0.9)
         panel.set_title(f"ours, future {index + 1}")
-    return _headline(figure, page, "Several futures, no poke: spread of where the body ends", values, "px", 1)
+    return _headline(figure, page, [("Several futures, no poke: spread of where the body ends", values, "px", 1)])
 
 
-def _spread(ends: Tensor) -> Tensor:
-    """Mean distance of ends (B, K, 2) from their centre."""
-    return (ends - ends.mean(1, keepdim=True)).norm(dim=-1).mean()
-
-
-def _true_futures(page: Page, scenes: Scenes, family: str, count: int) -> Tensor:
-    """`count` other true futures of the same first frames, camera motion undone: (B, count, N + 1, T, 2), centre last."""
+def _true_futures(page: Page, scenes: Scenes, count: int) -> Tensor:
+    """Other true futures of the first frames of a family, camera motion undone: (B, count, N + 1, T, 2), centre last."""
     found = []
     for future in range(count):
-        others = sample_scenes(2 * page.scenes + 8, TEST_SEED + page.seed, families=(family,), future_seed=77_000 + future)
-        pixels = lambda drawn: rearrange(torch.from_numpy(drawn.first_frame), "b h w c -> b (h w c)")
-        same = (pixels(scenes)[:, None] == pixels(others)).all(-1)
-        others = others[same.int().argmax(1)]
+        # As many rows as surely hold these scenes; their pictures are not needed, equal start points say which is which.
+        settings = dict(families=scenes.family[:1], size=8, future_seed=77_000 + future)
+        others = sample_scenes(2 * len(scenes) + 8, TEST_SEED + page.seed, **settings)
+        apart = torch.cdist(scenes.tracks.query_points.flatten(1), others.tracks.query_points.flatten(1))
+        others = others[apart.argmin(1)]
         matrix, shift = others.facts["view"].split([2, 1], dim=-1)
         screen = rearrange(others.tracks.xy, "b n t c -> b n t c 1")
         world = torch.linalg.solve(matrix[:, None], screen - shift[:, None])[..., 0]
@@ -262,37 +252,46 @@ def _true_futures(page: Page, scenes: Scenes, family: str, count: int) -> Tensor
     return torch.stack(found, dim=1)
 
 
+@lru_cache(maxsize=2)
+def middles(page: Page, count: int = 24) -> dict[str, Tensor]:
+    """Paths (K, T, 2) of the middle of a car: what may truly happen, our futures, and our futures given a poke."""
+    shown = page.draw("vehicle")[:1]
+    point = shown.tracks.num_points
+    paths = {"true": _true_futures(page, shown, count)[0, :, point]}
+    paths |= {"ours, no poke": page.ask(shown, 0, count)[0, :, point]}
+    return paths | {"ours, one poke": page.ask(shown, 1, count)[0, :, point]}
+
+
 @themed
 def distributions(page: Page) -> Figure:
     """Where the middle of a car will be, over time: what may truly happen, our futures, and our futures given a poke."""
-    scenes, many = page.draw("vehicle"), 64
-    shown, points = scenes[:1], scenes.tracks.num_points
+    shown, rows = page.draw("vehicle")[:1], middles(page)
     pokes, mask = body_pokes(shown, 1)
-    rows = {
-        "true": _true_futures(page, shown, "vehicle", many // 2)[0, :, points],
-        "ours, no poke": page.ask(shown, 0, many)[0, :, points],
-        "ours, one poke": page.ask(shown, 1, many)[0, :, points],
-    }
-    found = ", ".join(f"{name}: {region_area(position_density(paths[:, -1])):.1f}" for name, paths in rows.items())
-    title = "Where the car's middle may be. The smallest region that holds 90 % of the\n"
-    title += f"futures at time 1, in % of the frame: {found}.  1 scene"
+    found = ", ".join(f"{name} {region_area(position_density(paths[:, -1])):.1f}" for name, paths in rows.items())
+    title = "Where the car's middle may be. Smallest region that holds 90 % of the futures at time 1, in % of the\nframe: "
+    title += f"{found}.  1 scene"
     return show_distributions(shown.first_frame[0], rows, pokes={"ours, one poke": (pokes[0], mask[0])}, title=title)
+
+
+@lru_cache(maxsize=2)
+def ways(page: Page, steps: int = 7) -> dict[str, Tensor]:
+    """Two ways (A, N, T, 2) from one future of a frame to another, ends shared: averaged latents, and noises turned."""
+    shown = page.draw("vehicle")[:1]
+    frame, generator = page.frame(shown), torch.Generator().manual_seed(page.seed)
+    noise = torch.randn(2, *page.latent.planner.config.latent_shape, generator=generator)
+    turned = sample_from_noise(page.latent, frame, *body_pokes(shown, 0), great_circle(noise[0], noise[1], steps)[None])
+    found = {"from latent to latent": straight_way(turned[0, 0], turned[0, -1], steps)[None]}
+    found["from noise to noise"] = turned  # every step a sample of the model
+    return {name: page.latent.decode(latents, frame, shown.tracks.query_points)[0] for name, latents in found.items()}
 
 
 @themed
 def interpolation(page: Page) -> Figure:
     """Two futures of one frame and the ways between them: averaged latents, and noises turned into each other."""
     shown, steps = page.draw("vehicle")[:1], 7
-    pokes, mask = body_pokes(shown, 0)
-    frame, points = page.frame(shown), shown.tracks.query_points
     body = bodies_of(shown)
-    generator = torch.Generator().manual_seed(page.seed)
-    noise = torch.randn(2, *page.latent.planner.config.latent_shape, generator=generator)
-    turned = sample_from_noise(page.latent, frame, pokes, mask, great_circle(noise[0], noise[1], steps)[None])
-    ways = {"from latent to latent": straight_way(turned[0, 0], turned[0, -1], steps)[None], WAY: turned}
     figure, axes = new_figure(2, steps, 1.7, 2.05, "compressed")
-    for line, (name, latents) in zip(axes, ways.items(), strict=True):
-        tracks = page.latent.decode(latents, frame, points)[0]
+    for line, (name, tracks) in zip(axes, ways(page, steps).items(), strict=True):
         found, bent = smoothness(tracks), rigidity_error(tracks[None], body)[0][0]
         for step, panel in enumerate(line):
             place = draw_frame(panel, shown.first_frame[0], dim=0.3)
@@ -303,21 +302,27 @@ def interpolation(page: Page) -> Figure:
         _crop(line, tracks[:, body[0] >= 0], place)
         line[0].set_ylabel(f"{name}\ndetour {found.detour:.2f}, jump {found.largest_jump:.2f}", fontsize=8)
     title = (
-        "Interpolation between two futures of one frame (left and right). Detour: length of the way / distance of its ends; "
+        "Interpolation between two futures of one frame (left and right). Detour: length of the way / distance of its ends"
     )
-    figure.suptitle(title + "jump: largest / mean step.  1 scene", fontsize=10, x=0.01, ha="left")
+    figure.suptitle(f"{title}; jump: largest / mean step.  1 scene", fontsize=10, x=0.01, ha="left")
     return figure
+
+
+@lru_cache(maxsize=2)
+def chained(page: Page) -> tuple[Scenes, LongMotion, LongMotion]:
+    """Up to 4 scenes whose body is led around a square for 10 seconds: scenes, with velocity carried over, without."""
+    scenes = page.draw("rigid")[:4]
+    starts, lead = scenes.tracks.query_points, _around_a_square(bodies_of(scenes))
+    given = (page.frame(scenes), *lead(1, starts), starts)
+    follow = lambda carry: extend(page.latent, *given, seconds=10, seed=page.seed, carry=carry, steer=lead)
+    return scenes, follow(2), follow(0)
 
 
 @themed
 def long_motion(page: Page) -> Figure:
     """Ten seconds in four windows, a body led around a square: warped frames, speed and its seams, and how much it bends."""
-    scenes = page.draw("rigid")[:4]
-    bodies, starts = bodies_of(scenes), scenes.tracks.query_points
-    lead = _around_a_square(bodies)
-    given = (page.frame(scenes), *lead(1, starts), starts)
-    follow = lambda carry: extend(page.latent, *given, seconds=10, seed=page.seed, carry=carry, steer=lead)
-    motion, free = follow(2), follow(0)
+    scenes, motion, free = chained(page)
+    bodies = bodies_of(scenes)
     jumps, free_jumps = seam_jumps(motion), seam_jumps(free)
     windows = motion.first_frames.shape[2]
     length = (motion.tracks.shape[3] - 1) // windows + 1
@@ -380,9 +385,10 @@ def _draw_speed(axes: Axes, motion: LongMotion, free: LongMotion, bodies: Tensor
     axes.set(xlabel="time (s); dotted: seams", ylabel="mean speed (px/s)", title="the scene above", ylim=(0, None))
 
 
-def _headline(figure: Figure, page: Page, what: str, values: dict[str, float], unit: str, digits: int) -> Figure:
-    numbers = ", ".join(f"{name} {value:.{digits}f} {unit}" for name, value in values.items())
-    figure.suptitle(f"{what}: {numbers}.  {page.scenes} scenes", fontsize=10, x=0.01, ha="left")
+def _headline(figure: Figure, page: Page, lines: list[tuple[str, dict[str, float], str, int]]) -> Figure:
+    say = lambda values, unit, digits: ", ".join(f"{name} {value:.{digits}f} {unit}" for name, value in values.items())
+    said = "\n".join(f"{what}: {say(*rest)}" for what, *rest in lines)
+    figure.suptitle(f"{said}.  {page.scenes} scenes", fontsize=10, x=0.01, ha="left")
     return figure
 
 

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from kinelib.learning import interrupts, state
 from kinelib.learning.ema import WeightAverage
+from kinelib.learning.optimizer import OPTIMIZERS, build_optimizer
 from kinelib.learning.progress import Log, Progress, say
 from kinelib.learning.schedule import Stopwatch, learning_rate_factor
 
@@ -39,7 +40,8 @@ class FitConfig:
     steps: int | None = None  # number of updates
     seconds: float | None = None  # or a budget of training seconds (validation and saving not counted)
     learning_rate: float = 1e-3  # peak, after the warm-up
-    betas: tuple[float, float] = (0.9, 0.99)  # AdamW's moment decays
+    optimizer: str = "adamw"  # or "adam-atan2", which Kimodo is trained with
+    betas: tuple[float, float] = (0.9, 0.99)  # the optimizer's moment decays
     weight_decay: float = 0.01  # on matrices only: gains, biases and other 1-d parameters are left alone
     warmup: float = 0.04  # share of the training spent warming up
     final_learning_rate: float = 0.0  # at the end, as a share of the peak
@@ -58,6 +60,7 @@ class FitConfig:
             "steps": self.steps is None or self.steps >= 1,
             "seconds": self.seconds is None or 0 < self.seconds < math.inf,
             "learning_rate": 0 < self.learning_rate < math.inf,
+            "optimizer": self.optimizer in OPTIMIZERS,
             "weight_decay": self.weight_decay >= 0,
             "warmup": 0 <= self.warmup < 1,
             "final_learning_rate": 0 <= self.final_learning_rate <= 1,
@@ -108,11 +111,12 @@ class _LossModule(nn.Module):
 
 def fit(
     model: nn.Module,
-    draw: Callable[[torch.Generator], Any],
+    draw: Callable[..., Any],
     loss: Callable[[nn.Module, Any, torch.Generator], dict[str, Tensor]],
     config: FitConfig,
     folder: str | Path,
     *,
+    tell_progress: bool = False,
     resume: bool = False,
     overwrite: bool = False,
     validate: Callable[[nn.Module], dict[str, float]] | None = None,
@@ -124,10 +128,11 @@ def fit(
     Args:
         model: the network; it is moved to Accelerate's device.
         draw: makes one batch (tensors, or containers and objects of tensors) from a CPU generator, which must be its
-            only source of randomness.
+            only source of randomness; with `tell_progress` it is called with (generator, progress).
         loss: maps (model, batch, generator on the device) to scalar terms; "loss" is minimised, all are logged.
         config: how to train.
         folder: gets ``log.jsonl`` and ``state/``.
+        tell_progress: whether `draw` is told the share of the training that is done, in [0, 1): a curriculum needs it.
         resume: go on from the state in the folder, if there is one.
         overwrite: start afresh although the folder holds a state.
         validate: measures the averaged weights, in eval mode and without gradients, in every process.
@@ -164,7 +169,8 @@ def fit(
     if overwrite and not resume and accelerator.is_main_process:
         state.remove(folder)
     with interrupts.collected() as stop, _own_randomness(accelerator.device):
-        run = _Run(accelerator, model, draw, loss, config, folder, description or type(model).__name__)
+        told = draw if tell_progress else lambda generator, progress: draw(generator)
+        run = _Run(accelerator, model, told, loss, config, folder, description or type(model).__name__)
         return run.train(going_on, stop, validate, validate_every)
 
 
@@ -184,10 +190,13 @@ class _Run:
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         if not self.parameters:
             raise ValueError(f"{type(model).__name__} has no parameter that requires a gradient; there is nothing to train.")
-        self.optimizer = _adamw(self.parameters, config)
+        rates = {"learning_rate": config.learning_rate, "betas": config.betas, "weight_decay": config.weight_decay}
+        self.optimizer = build_optimizer(config.optimizer, self.parameters, **rates)
         self.ema = WeightAverage(model, config.ema_decay) if config.ema_decay is not None else None
         # betas as JSON has them, so that this compares equal with what state.json holds.
         self.identity = {**dataclasses.asdict(config), "betas": list(config.betas), "num_processes": self.world}
+        if config.optimizer == "adamw":
+            del self.identity["optimizer"]  # states from before there was a choice do not name it
 
     def train(self, resume: bool, stop: list[int], validate: Callable | None, validate_every: int) -> FitResult:
         """The loop; `stop` becomes non-empty when a signal arrives."""
@@ -212,7 +221,8 @@ class _Run:
                     last_save = self.clock.seconds
                 at = (self.step + 0.5) / config.steps if config.steps else now / config.seconds
                 start = self.done(now)
-                self.update(learning_rate_factor(at, config.warmup, config.final_learning_rate) * config.learning_rate)
+                factor = learning_rate_factor(at, config.warmup, config.final_learning_rate)
+                self.update(factor * config.learning_rate, min(start / total, 1.0))
                 if progress is None:
                     progress = self.announce(start, total)
                 if self.step % config.log_every == 0 or self.step in (1, config.steps):
@@ -259,8 +269,8 @@ class _Run:
         now, stopping, saving = self.accelerator.reduce(mine.to(self.device), reduction="sum").tolist()
         return now, stopping > 0, saving > 0
 
-    def update(self, rate: float) -> None:
-        """One update: the batches of one step, their gradients, AdamW and the moving average."""
+    def update(self, rate: float, progress: float) -> None:
+        """One update: the batches of one step, their gradients, the optimizer and the moving average."""
         self.rate = rate
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -268,7 +278,7 @@ class _Run:
         sums: dict[str, Tensor] = {}
         for part in range(self.config.accumulate):
             draws, noise = self.generators(part)
-            batch = _to_device(self.draw(draws), self.device)
+            batch = _to_device(self.draw(draws, progress), self.device)
             self.items = self.items or _batch_size(batch)
             last = part + 1 == self.config.accumulate
             # Gradients travel between processes once a step, with the last batch.
@@ -368,17 +378,6 @@ class _Run:
                 f"{self.items or 'of unknown size'} x accumulation {self.config.accumulate}; {total:g} {unit}{resumed}"
             )
         return Progress(self.description, start=start, total=total, unit=unit, enabled=self.main)
-
-
-def _adamw(parameters: list[nn.Parameter], config: FitConfig) -> torch.optim.AdamW:
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    # One kernel for all parameters where torch has one; its default is a Python loop on the CPU.
-    fused = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
-    groups = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=fused)
 
 
 def _check_terms(terms: Any) -> None:

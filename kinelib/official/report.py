@@ -13,7 +13,10 @@ from pathlib import Path
 
 from torch import Tensor
 
+from kinelib.official.kimodo_cases import KIMODO_INPUTS, kimodo_outputs, without_padding
 from kinelib.official.zipmo_cases import is_input, libero_outputs, open_domain_outputs
+
+Recorded = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -59,10 +62,11 @@ def _case(folder: Path, name: str) -> list[ParityRow]:
         with safe_open(files["io"], "pt") as file:
             config = json.loads((file.metadata() or {})["config"])
             recorded = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
-        computed = check(files["weights"], config, recorded)
+        recorded = check.comparable(recorded)
+        computed = check.outputs(files["weights"], config, recorded)
     except (ValueError, KeyError, SafetensorError) as error:
         return [ParityRow(name, "-", 0, 0, f"{type(error).__name__}: {error}", failed=True)]
-    unchecked = [key for key in recorded if key not in computed and not is_input(key, recorded)]
+    unchecked = [key for key in recorded if key not in computed and not check.is_input(key, recorded)]
     rows = [_compared(name, output, ours, recorded[output]) for output, ours in computed.items()]
     return rows + [ParityRow(name, output, 0, 0, "recorded, but nothing computes it", failed=True) for output in unchecked]
 
@@ -74,11 +78,20 @@ def _compared(case: str, output: str, ours: Tensor, theirs: Tensor) -> ParityRow
     return ParityRow(case, output, worst, worst / max(float(theirs.double().abs().max()), 1e-12))
 
 
+@dataclass(frozen=True)
+class _Check:
+    """How the recordings of one system are compared."""
+
+    outputs: Callable[[Path, dict, Recorded], Recorded]  # weights, config, recording -> our outputs
+    is_input: Callable[[str, Recorded], bool] = is_input  # whether a tensor is an input
+    comparable: Callable[[Recorded], Recorded] = dict  # takes out what has no meaning
+
+
 # Systems in order of their prefix; None is a system whose networks are not built yet.
-_CHECKS: dict[str, Callable | None] = {
-    "zipmo_libero": libero_outputs,
-    "zipmo": open_domain_outputs,
-    "kimodo": None,
+_CHECKS: dict[str, _Check | None] = {
+    "zipmo_libero": _Check(libero_outputs),
+    "zipmo": _Check(open_domain_outputs),
+    "kimodo": _Check(kimodo_outputs, lambda name, _: name in KIMODO_INPUTS, without_padding),
     "tmr": None,
 }
 
@@ -90,11 +103,11 @@ def parity_report(folder: str | Path, tolerance: float = 1e-4) -> tuple[str, boo
     """
     rows = parity(folder)
     compared = [row for row in rows if not row.note]
-    lines = [f"{'case':<22}{'output':<22}{'max abs':>10}{'relative':>10}  result"]
+    lines = [f"{'case':<22}{'output':<26}{'max abs':>10}{'relative':>10}  result"]
     for row in rows:
         verdict = row.note or ("ok" if row.passes(tolerance) else f"above {tolerance:g}")
         numbers = f"{'-':>10}{'-':>10}" if row.note else f"{row.absolute:>10.1e}{row.relative:>10.1e}"
-        lines.append(f"{row.case:<22}{row.output:<22}{numbers}  {verdict}")
+        lines.append(f"{row.case:<22}{row.output:<26}{numbers}  {verdict}")
     good = bool(compared) and all(row.passes(tolerance) for row in rows)
     built = sum(row.passes(tolerance) for row in compared)
     lines.append(f"{built} of {len(compared)} outputs agree to {tolerance:g}; relative to the largest recorded value.")

@@ -1,6 +1,6 @@
 """Charts of numbers: how a training went, and methods side by side with their intervals.
 
-Whatever has `value`, `low` and `high` can be drawn (`kinelib.zipmo.intervals.Interval` has). Axes carry units.
+Whatever has `value`, `low` and `high` can be drawn (`kinelib.learning.intervals.Interval` has). Axes carry units.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from kinelib.zipmo.autoencoder import TrackAutoencoder
 from kinelib.zipmo.data import Clips
 from kinelib.zipmo.evaluation_data import SCORED, Benchmark, moving_points, real_benchmark, scene_benchmark
 from kinelib.zipmo.forecast import LatentForecast
-from kinelib.zipmo.intervals import bootstrap_difference, summarize
+from kinelib.learning.intervals import bootstrap_difference, summarize
 from kinelib.zipmo.ledger import Ledger
 from kinelib.zipmo.pretrained import SHIPPED, load_baselines, load_latent
 from kinelib.zipmo.protocol import Protocol, reconstruction_metrics

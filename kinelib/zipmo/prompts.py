@@ -28,7 +28,7 @@ from kinelib.learning.text import Text, TextEncoder, text_table
 from kinelib.tracks.scene_looks import COLOURS
 from kinelib.tracks.scenes import CHUNK, Scenes, sample_scenes
 from kinelib.zipmo.data import TEST_SEED
-from kinelib.zipmo.intervals import Interval, bootstrap
+from kinelib.learning.intervals import Interval, bootstrap
 from kinelib.zipmo.pretrained import load_latent
 from kinelib.zipmo.prompt_judge import QUESTIONS, PromptCase, answers, judge
 

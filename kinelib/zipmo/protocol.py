@@ -34,7 +34,7 @@ from torch import Tensor
 
 from kinelib.notation import ShapeError, check_finite, check_shape
 from kinelib.tracks.timing import read_at_time, resample_time
-from kinelib.zipmo.intervals import Interval, summarize
+from kinelib.learning.intervals import Interval, summarize
 
 THRESHOLDS = (1, 2, 4, 8, 16)
 

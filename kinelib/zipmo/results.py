@@ -14,7 +14,7 @@ from pathlib import Path
 
 from kinelib.learning.files import write_text_whole
 from kinelib.zipmo.evaluation_data import SCORED
-from kinelib.zipmo.intervals import Interval
+from kinelib.learning.intervals import Interval
 
 # Stated before training, for scenes; see the README's table of results.
 TARGETS = {

@@ -36,7 +36,7 @@ from kinelib.zipmo import baselines
 from kinelib.zipmo.benchmark import pokes_from_tracks
 from kinelib.zipmo.data import TEST_SEED
 from kinelib.zipmo.evaluation_data import SCORED, moving_points
-from kinelib.zipmo.intervals import Interval, summarize
+from kinelib.learning.intervals import Interval, summarize
 from kinelib.zipmo.pretrained import load_latent, load_stage
 from kinelib.zipmo.protocol import generation_metrics
 from kinelib.zipmo.video_model import VideoFlowMatcher, scene_videos

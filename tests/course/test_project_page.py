@@ -32,7 +32,7 @@ def title(figure):
 def test_true_futures_share_the_first_frame_and_differ_later(latent):
     page = project_page.Page(latent, 0, 2)
     scenes = page.draw("vehicle")
-    found = project_page._true_futures(page, scenes, "vehicle", 3)
+    found = project_page._true_futures(page, scenes, 3)
     count = scenes.tracks.num_points
     assert found.shape == (2, 3, count + 1, 64, 2)
     assert torch.allclose(found[:, :, :count, 0], scenes.tracks.query_points[:, None].expand(-1, 3, -1, -1), atol=1e-4)
@@ -71,3 +71,28 @@ def test_all_seven_figures_state_what_they_measured(latent):
     for name in ("path-finding", "rotation", "joints"):
         assert all(word in title(figures[name]) for word in ("true 0", "linear", "ours")), name
     assert "10.5 s in 4 windows" in title(figures["long-motion"])
+
+
+def test_a_measure_is_taken_once_and_is_zero_for_what_truly_moved(latent):
+    page = project_page.Page(latent, 0, 2)
+    found = project_page.compare(page, "arm", 1)
+    assert list(found["link"]) == ["true", "reconstructed", "linear", "ours"]
+    assert found["link"]["true"] < 0.01 and found["base"]["true"] < 0.01
+    assert found["base"]["linear"] > 1, "one poke on a moving link carries the whole arm away"
+    assert project_page.compare(project_page.Page(latent, 0, 2), "arm", 1) is found
+    assert project_page.compare(project_page.Page(latent, 1, 2), "arm", 1) is not found
+
+
+def test_both_ways_between_two_futures_share_their_ends(latent):
+    straight, turned = project_page.ways(project_page.Page(latent, 0, 2), 3).values()
+    assert straight.shape == turned.shape and straight.shape[0] == 3
+    assert torch.allclose(straight[[0, -1]], turned[[0, -1]], atol=1e-4)
+    assert (straight[0] - straight[-1]).abs().max() > 1e-3
+
+
+def test_distributions_are_drawn_from_equally_many_samples(latent):
+    rows = project_page.middles(project_page.Page(latent, 0, 2), 3)
+    assert list(rows) == ["true", "ours, no poke", "ours, one poke"]
+    assert all(paths.shape == (3, 64, 2) for paths in rows.values())
+    starts = torch.stack([paths[:, 0] for paths in rows.values()])
+    assert torch.allclose(starts[0], starts[0, :1].expand_as(starts[0]), atol=1e-5), "one picture, one place"

@@ -12,7 +12,7 @@ from kinelib.notation import ShapeError
 from kinelib.tracks.timing import resample_time
 from kinelib.zipmo.baselines import linear, static
 from kinelib.zipmo.benchmark import evaluate_generation, pokes_from_tracks
-from kinelib.zipmo.intervals import bootstrap, bootstrap_difference, markdown_table, summarize
+from kinelib.learning.intervals import bootstrap, bootstrap_difference, markdown_table, summarize
 from kinelib.zipmo.protocol import (
     Protocol,
     generation_metrics,

@@ -1,0 +1,224 @@
+"""What the command line takes: every command, its options, and the examples its --help ends with."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+
+import kinelib
+
+PROFILES = ("smoke", "lab", "paper")
+
+EXAMPLES = {
+    None: """examples:
+  python -m kinelib check                        is this machine ready?
+  python -m kinelib run                          execute the notebooks that are not up to date
+  python -m kinelib run 03 -p steps 50           one notebook with a parameter of its own
+  python -m kinelib COMMAND --help               more about one command""",
+    "check": "exit status: 0 when everything required is [OK], 1 when something is [FAIL]; [--] marks optional things.",
+    "run": """examples:
+  python -m kinelib run                          all notebooks, profile smoke
+  python -m kinelib run 01 05 --jobs 2           two notebooks at once
+  python -m kinelib run --profile lab --keep-going
+  python -m kinelib run 03 -p steps 50 -p seed 1 parameters of the notebook, checked against its parameters cell
+  python -m kinelib run --dry-run                what would run, and why
+
+Results land in runs/<profile>/NN_slug/. exit status: 0 done, 1 a notebook failed, 2 a rule was broken, 130 interrupted.""",
+    "train": """examples:
+  python -m kinelib train zipmo                                  all stages, profile lab
+  python -m kinelib train zipmo --stage planner --resume         go on after an interruption
+  python -m kinelib train zipmo --stage autoencoder --seconds 60 --out runs/try
+  python -m kinelib train kimodo --stage procedural              weights without a licence to mind
+
+Stages of zipmo: autoencoder, planner, regression, direct, autoregressive, video. Stages of kimodo: denoiser, procedural, and
+the ablations one-stage, global-root, no-curriculum, no-smooth-root, no-extra-tokens.
+
+Ctrl-C saves the state first; --resume continues from it. Later stages need the autoencoder's checkpoint in --out.""",
+    "track": """examples:
+  python -m kinelib track clip.mp4 --out tracks.parquet
+  python -m kinelib track clip.mp4 --out tracks.parquet --tracker dis --grid 24 --frames 32
+  python -m kinelib track folder-of-pictures --out tracks.parquet --caption "a cup slides left" --overwrite""",
+    "generate tracks": """examples:
+  python -m kinelib generate tracks --frame street.jpg --poke 0.1,0.2,0.6,0.2 --out futures.npz
+  python -m kinelib generate tracks --frame street.jpg --poke -0.5,0,0,0,0.5 --poke 0.4,0.4,0.4,0.4 --samples 16 --out f.npz
+  python -m kinelib generate tracks --frame scene.png --text "the red car turns left" --out futures.npz
+
+A poke is x,y,gx,gy[,t]: the point at (x, y) shall be at (gx, gy) at time t. Coordinates run from -1 (left, top) to 1
+(right, bottom) of the frame; t runs from just above 0 (first frame) to 1 (last frame, the default). A poke whose goal is
+its start holds the point still.""",
+    "generate motion": """examples:
+  python -m kinelib generate motion --prompt "A person walks forward." --duration 4 --out walk.npz
+  python -m kinelib generate motion --prompt "A person walks." --prompt "A person waves with the left hand." --out both.bvh
+  python -m kinelib generate motion --prompt "A person walks." --constraints path.json --samples 3 --out walk.glb""",
+    "export": """examples:
+  python -m kinelib export walk.npz walk.bvh
+  python -m kinelib export capture.bvh walk.glb --fps 30 --skeleton smplx22""",
+    "evaluate": """examples:
+  python -m kinelib evaluate zipmo --json results.json
+  python -m kinelib evaluate zipmo --real runs/data/real --json results.json
+  python -m kinelib evaluate prompts --json prompts.json     do sentences steer motion?
+  python -m kinelib evaluate video --json video.json         against a video model, in miniature
+  python -m kinelib evaluate ablation --json ablation.json   trains and measures every temporal compression, hours
+  python -m kinelib evaluate kimodo --json kimodo.json       do bodies do what prompts and constraints say?
+
+An interrupted evaluation of zipmo or ablation goes on where it stopped.
+Writes metric, value, interval, n, seeds, baseline values and target of every row.""",
+    "parity": """example:
+  python -m kinelib parity reference
+
+DIR holds pairs NAME_weights.safetensors and NAME_io.safetensors: weights of an official network, and its recorded inputs
+and outputs. exit status: 1 when an output differs by more than 1e-4 relative to the largest recorded value.""",
+    "bench": """example:
+  python -m kinelib bench zipmo --threads 2
+
+Times latent generation and direct generation of tracks side by side: same machine, same steps, one run.""",
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """Builds the parser of all commands."""
+    shape = argparse.RawDescriptionHelpFormatter
+    top = argparse.ArgumentParser(
+        "python -m kinelib", description=kinelib.__doc__.split(". ")[0] + ".", epilog=EXAMPLES[None], formatter_class=shape
+    )
+    top.add_argument("--version", action="version", version=f"kinelib {kinelib.__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def texts(name: str) -> dict:
+        return dict(epilog=EXAMPLES.get(name), formatter_class=shape)
+
+    def command(name: str, summary: str) -> argparse.ArgumentParser:
+        one = commands.add_parser(name, help=summary, description=summary, **texts(name))
+        one.add_argument("--traceback", action="store_true", help="show where in the code an error came from")
+        return one
+
+    command("check", "says whether this machine has what the course needs")
+
+    run = command("run", "executes notebooks end to end, those that are not up to date")
+    run.add_argument("names", nargs="*", metavar="NN", help="numbers or names of notebooks (default: all)")
+    run.add_argument("--profile", choices=PROFILES, default="smoke", help="how much to spend (default: smoke)")
+    run.add_argument("--jobs", type=_at_least_one, default=1, metavar="N", help="how many run at once (default: 1)")
+    run.add_argument("--keep-going", action="store_true", help="run the others after one failed")
+    run.add_argument("--dry-run", action="store_true", help="only say what would run, and why")
+    run.add_argument("--force", action="store_true", help="run what is up to date as well")
+    run.add_argument("--solutions", action="store_true", help="execute with the exercises solved, as the tests do")
+    run.add_argument("--gallery", action="store_true", help="copy the figures into figures/ afterwards")
+    run.add_argument("--timeout-per-cell", type=_at_least_one, default=600, metavar="S", help="seconds (default: 600)")
+    run.add_argument("--seed", type=int, help="the notebooks' parameter seed")
+    run.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a notebook's parameter")
+
+    train = command("train", "trains the networks of a system and writes checkpoint folders")
+    train.add_argument("system", choices=["zipmo", "kimodo"])
+    train.add_argument("--stage", help="one stage (default: those that are shipped, in order)")
+    train.add_argument("--profile", choices=PROFILES, default="lab", help="size and length (default: lab)")
+    train.add_argument("--out", type=Path, help="folder of the checkpoints (default: runs/<profile>/<system>)")
+    train.add_argument("--resume", action="store_true", help="go on from the saved state")
+    train.add_argument("--overwrite", action="store_true", help="start afresh and replace an older checkpoint")
+    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--real", type=Path, metavar="DIR", help="zipmo: folder of track shards of real video to mix in")
+    train.add_argument("--captured", type=Path, metavar="DIR", help="kimodo: folder of captured clips to mix in")
+    train.add_argument("--start", type=Path, metavar="DIR", help="begin with the weights of earlier checkpoints")
+    length = train.add_mutually_exclusive_group()
+    length.add_argument("--steps", type=_at_least_one, help="train for this many steps")
+    length.add_argument("--seconds", type=_positive, help="train for this long")
+
+    track = command("track", "tracks points through a video")
+    track.add_argument("video", type=Path, help="mp4, avi, gif, or a folder of pictures")
+    track.add_argument("--out", type=Path, required=True, help="the .parquet file to write")
+    track.add_argument("--tracker", default="lk", choices=["lk", "dis", "cotracker", "cotracker-online"], help="default: lk")
+    where = track.add_mutually_exclusive_group()
+    where.add_argument("--points", type=_at_least_one, default=256, help="corners and random points (default: 256)")
+    where.add_argument("--grid", type=_at_least_one, metavar="N", help="an N x N grid of points instead")
+    track.add_argument("--start", type=int, default=0, help="first frame to read (default: 0)")
+    track.add_argument("--frames", type=_at_least_one, default=64, help="read no more frames than this (default: 64)")
+    track.add_argument("--stride", type=_at_least_one, default=1, help="read every n-th frame (default: 1)")
+    track.add_argument("--seed", type=int, default=0, help="of the random points (default: 0)")
+    track.add_argument("--caption", default="", help="what the video shows, in words")
+    track.add_argument("--overwrite", action="store_true", help="replace an existing file")
+
+    generate = command("generate", "generates motion: of a picture's points, or of a body").add_subparsers(
+        dest="what", required=True, metavar="tracks|motion"
+    )
+    tracks = generate.add_parser("tracks", help="futures of a picture from pokes and words", **texts("generate tracks"))
+    tracks.add_argument("--frame", type=Path, required=True, metavar="IMG", help="the first frame, any picture file")
+    tracks.add_argument("--poke", action="append", default=[], metavar="x,y,gx,gy[,t]", help="repeat for several pokes")
+    tracks.add_argument("--samples", type=_at_least_one, default=8, metavar="K", help="how many futures (default: 8)")
+    tracks.add_argument("--seed", type=int, default=0)
+    tracks.add_argument("--grid", type=_at_least_one, default=16, metavar="N", help="N x N points asked for (default: 16)")
+    tracks.add_argument("--frames", type=_at_least_one, default=64, metavar="T", help="length of a future (default: 64)")
+    tracks.add_argument("--steps", type=_at_least_one, default=6, help="of the sampler (default: 6)")
+    tracks.add_argument("--text", default="", metavar="SENTENCE", help="what shall happen, in words")
+    tracks.add_argument("--guidance", type=float, default=1.0, help="how strongly pokes and text pull; 1 is off")
+    tracks.add_argument("--text-guidance", type=float, default=1.0, help="how strongly the text pulls beside; 1 is off")
+    tracks.add_argument("--correction", metavar="NAME", help="gradient, snap or gradient+snap (default: none)")
+    tracks.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    tracks.add_argument("--checkpoint", type=Path, metavar="DIR", help="checkpoint folder (default: the shipped one)")
+    tracks.add_argument("--out", type=Path, required=True, metavar="FILE.npz")
+
+    motion = generate.add_parser("motion", help="a body's motion from sentences and constraints", **texts("generate motion"))
+    motion.add_argument("--prompt", action="append", required=True, metavar="SENTENCE", help="repeat for a sequence")
+    motion.add_argument(
+        "--duration",
+        action="append",
+        type=_positive,
+        default=[],
+        metavar="S",
+        help="seconds, one for all prompts or one each (default: 4)",
+    )
+    motion.add_argument("--constraints", type=Path, metavar="FILE", help="JSON of keyframes, paths, ...")
+    motion.add_argument("--samples", type=_at_least_one, default=1, metavar="K", help="how many motions (default: 1)")
+    motion.add_argument("--seed", type=int, default=0)
+    motion.add_argument("--steps", type=_at_least_one, default=20, help="of the solver (default: 20)")
+    motion.add_argument("--solver", choices=["dpm", "ddim"], default="dpm", help="default: dpm")
+    motion.add_argument(
+        "--guidance", type=float, nargs=2, default=(2.0, 2.0), metavar=("TEXT", "CONSTRAINTS"), help="default: 2 2"
+    )
+    motion.add_argument("--raw", action="store_true", help="do not clean up: feet may slide, constraints may be missed")
+    motion.add_argument("--checkpoint", type=Path, metavar="DIR", help="checkpoint folder (default: the shipped one)")
+    motion.add_argument("--overwrite", action="store_true", help="replace existing files")
+    motion.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help=".npz, .bvh or .glb; several samples are numbered"
+    )
+
+    export = command("export", "writes a motion in another format")
+    export.add_argument("source", type=Path, metavar="IN", help=".npz, .bvh, or a robot's .csv")
+    export.add_argument("out", type=Path, metavar="OUT", help=".npz, .bvh, .glb, .csv or .mp4")
+    export.add_argument("--fps", type=_positive, help="frames a second (default: those of IN)")
+    export.add_argument("--skeleton", help="carry the motion over to this skeleton (default: that of IN)")
+    export.add_argument("--overwrite", action="store_true", help="replace an existing file")
+
+    evaluate = command("evaluate", "measures a system on held-out data, beside its baselines and targets")
+    evaluate.add_argument("system", choices=["zipmo", "prompts", "video", "ablation", "kimodo"])
+    evaluate.add_argument("--json", type=Path, required=True, metavar="OUT", help="where the table goes")
+    evaluate.add_argument("--profile", choices=PROFILES, default="lab", help="how many scenes (default: lab)")
+    evaluate.add_argument("--checkpoint", type=Path, metavar="DIR", help="checkpoint folder (default: the shipped one)")
+    evaluate.add_argument(
+        "--real", type=Path, metavar="DIR", help="track shards of real video, the held-out clips of which are measured too"
+    )
+
+    parity = command("parity", "compares our networks with recorded outputs of the official ones")
+    parity.add_argument("folder", type=Path, metavar="DIR")
+
+    bench = command("bench", "measures speed side by side")
+    bench.add_argument("system", choices=["zipmo", "kimodo"])
+    bench.add_argument("--threads", type=_at_least_one, default=2, help="CPU threads (default: 2)")
+    bench.add_argument("--json", type=Path, metavar="OUT", help="where to write the numbers as well")
+    bench.add_argument("--compile", action="store_true", help="measure through torch.compile as well (takes minutes)")
+    return top
+
+
+def _at_least_one(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not (value > 0 and math.isfinite(value)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of seconds")
+    return value

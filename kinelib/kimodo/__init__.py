@@ -1,0 +1,1 @@
+"""Kimodo: diffusion over motion features with a root stage and a body stage, steered by sentences and constraints."""

@@ -1,0 +1,106 @@
+"""Generates motion files from sentences and constraints: the function behind ``python -m kinelib generate motion``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from kinelib.bodies.motion import Motion
+from kinelib.bodies.motion_files import save_motion
+from kinelib.bodies.skeletons import named
+from kinelib.kimodo.cleanup import Cleaned, clean
+from kinelib.kimodo.constraint_files import load_constraints
+from kinelib.kimodo.draw import noise_seed
+from kinelib.kimodo.pretrained import load_denoiser
+from kinelib.kimodo.sequencing import sampler, sequence
+
+SECONDS = 4.0  # of a prompt that says no duration
+SUFFIXES = (".npz", ".bvh", ".glb")
+
+
+def generate_motions(
+    prompts: Sequence[str],
+    seconds: Sequence[float] = (),
+    *,
+    constraints: str | Path | None = None,
+    samples: int = 1,
+    seed: int = 0,
+    steps: int = 20,
+    solver: str = "dpm",
+    guidance: tuple[float, float] = (2.0, 2.0),
+    cleanup: bool = True,
+    stage: str = "denoiser",
+    checkpoint: str | Path | None = None,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    say=lambda line: None,
+) -> list[Motion]:
+    """Samples motions of one prompt after another.
+
+    Args:
+        prompts: one or more sentences.
+        seconds: one number for all prompts, one each, or none for 4 seconds each.
+        constraints: JSON file of constraints, counted in frames and metres of the whole motion.
+        samples: K motions.
+        seed: of the noise.
+        steps, solver, guidance: see `kinelib.kimodo.generate.generate`.
+        cleanup: lock standing feet and meet the constraints.
+        stage, checkpoint: which network, see `load_denoiser`.
+        out: .npz, .bvh or .glb to write, numbered when there are several samples; None writes nothing.
+        overwrite: replace existing files.
+        say: called with a line a motion.
+
+    Raises:
+        FileExistsError: when a file exists and `overwrite` is off; nothing is generated then.
+        ValueError: for an unknown kind of file, durations that do not fit the prompts, or numbers out of range.
+        ConstraintError: for a constraint file that is wrong; the message names the file, the constraint and the field.
+    """
+    seconds = list(seconds) or [SECONDS]
+    if len(seconds) not in (1, len(prompts)):
+        raise ValueError(f"give one duration for all prompts or one each; got {len(seconds)} for {len(prompts)} prompts.")
+    files = _files(out, samples, overwrite)
+    model = load_denoiser(stage, checkpoint)
+    fps, longest = model.config.fps, model.config.max_frames
+    given = load_constraints(constraints, named(model.config.skeleton)) if constraints else None
+    wanted = list(given.constraints) if given else []
+    draw = sampler(model, steps=steps, solver=solver, guidance=guidance)
+    frames = [round(one * fps) for one in seconds]
+    motions = []
+    for number in range(samples):
+        made = sequence(
+            draw,
+            list(prompts),
+            frames if len(frames) > 1 else frames[0],
+            longest=longest,
+            constraints=wanted,
+            seed=noise_seed(seed, number),
+        )
+        motion = made.motion.with_facts(prompt=" ".join(prompts), seed=seed, sample=number)
+        if cleanup:
+            cleaned = clean(motion, wanted)
+            motion = cleaned.motion
+            say(_said(number, motion, cleaned))
+        if files:
+            save_motion(motion, files[number])
+        motions.append(motion)
+    return motions
+
+
+def _files(out: str | Path | None, samples: int, overwrite: bool) -> list[Path]:
+    """Where every sample goes; raises before anything is generated."""
+    if samples < 1:
+        raise ValueError(f"samples must be at least 1; got {samples}.")
+    if out is None:
+        return []
+    out = Path(out)
+    if out.suffix not in SUFFIXES:
+        raise ValueError(f"{out}: a motion is written as {', '.join(SUFFIXES)}; got {out.suffix or 'no suffix'!r}.")
+    files = [out] if samples == 1 else [out.with_stem(f"{out.stem}-{number}") for number in range(samples)]
+    for file in files:
+        if file.exists() and not overwrite:
+            raise FileExistsError(f"{file} exists; choose another name or allow overwriting.")
+    return files
+
+
+def _said(number: int, motion: Motion, cleaned: Cleaned) -> str:
+    return f"sample {number}: {motion.seconds:.1f} s, cleaned up (before -> after):\n{cleaned.report()}"
