@@ -46,26 +46,9 @@ def run_command(arguments: argparse.Namespace) -> int:
             )
             print(f"wrote {tracks.xy.shape[1]} tracks of {tracks.xy.shape[2]} frames to {given.out}")
         case "generate":
-            pokes = [parse_poke(text) for text in given.poke]
-            from kinelib.zipmo.generate import generate_tracks
-
-            futures = generate_tracks(
-                given.frame,
-                pokes,
-                samples=given.samples,
-                seed=given.seed,
-                out=given.out,
-                checkpoint=given.checkpoint,
-                grid=given.grid,
-                num_frames=given.frames,
-                steps=given.steps,
-                guidance=given.guidance,
-                correction=given.correction,
-                text=given.text,
-                text_guidance=given.text_guidance,
-                overwrite=given.overwrite,
-            )
-            print("wrote {} futures of {} points and {} frames to".format(*futures.shape[:3]), given.out)
+            _generate_motion(given) if given.what == "motion" else _generate_tracks(given)
+        case "export":
+            _export(given)
         case "evaluate":
             print(_evaluate(given))
         case "parity":
@@ -75,10 +58,77 @@ def run_command(arguments: argparse.Namespace) -> int:
             print(report)
             return 0 if good else 1
         case "bench":
-            from kinelib.bench import bench_zipmo
+            from kinelib.bench import bench_kimodo, bench_zipmo
 
-            print(bench_zipmo(threads=given.threads, json_path=given.json, compile=given.compile))
+            if given.system == "kimodo":
+                print(bench_kimodo(threads=given.threads, json_path=given.json))
+            else:
+                print(bench_zipmo(threads=given.threads, json_path=given.json, compile=given.compile))
     return 0
+
+
+def _generate_tracks(given: argparse.Namespace) -> None:
+    pokes = [parse_poke(text) for text in given.poke]
+    from kinelib.zipmo.generate import generate_tracks
+
+    futures = generate_tracks(
+        given.frame,
+        pokes,
+        samples=given.samples,
+        seed=given.seed,
+        out=given.out,
+        checkpoint=given.checkpoint,
+        grid=given.grid,
+        num_frames=given.frames,
+        steps=given.steps,
+        guidance=given.guidance,
+        correction=given.correction,
+        text=given.text,
+        text_guidance=given.text_guidance,
+        overwrite=given.overwrite,
+    )
+    print("wrote {} futures of {} points and {} frames to".format(*futures.shape[:3]), given.out)
+
+
+def _generate_motion(given: argparse.Namespace) -> None:
+    from kinelib.kimodo.write_motions import generate_motions
+
+    motions = generate_motions(
+        given.prompt,
+        given.duration,
+        constraints=given.constraints,
+        samples=given.samples,
+        seed=given.seed,
+        steps=given.steps,
+        solver=given.solver,
+        guidance=tuple(given.guidance),
+        cleanup=not given.raw,
+        stage=given.stage,
+        checkpoint=given.checkpoint,
+        out=given.out,
+        overwrite=given.overwrite,
+        say=print,
+    )
+    print(f"wrote {len(motions)} motion(s) of {motions[0].seconds:.1f} s to {given.out}")
+
+
+def _export(given: argparse.Namespace) -> None:
+    from kinelib.bodies.motion_files import load_motion, save_motion
+    from kinelib.bodies.retarget import retarget
+    from kinelib.bodies.skeletons import named
+
+    if given.out.exists() and not given.overwrite:
+        raise FileExistsError(f"{given.out} exists; choose another name or pass --overwrite.")
+    motion = load_motion(given.source)
+    motion = retarget(motion, named(given.skeleton)) if given.skeleton else motion
+    motion = motion.resampled(given.fps) if given.fps else motion
+    if given.out.suffix == ".mp4":
+        from kinelib.show.motion_export import save_film
+
+        save_film(motion, given.out)
+    else:
+        save_motion(motion, given.out)
+    print(f"wrote {len(motion)} frames of {len(motion.skeleton)} joints to {given.out}")
 
 
 def _evaluate(given: argparse.Namespace) -> str:
@@ -97,6 +147,11 @@ def _evaluate(given: argparse.Namespace) -> str:
             from kinelib.zipmo.video_comparison import evaluate_video
 
             return evaluate_video(given.json, profile_name=given.profile, checkpoint=given.checkpoint)
+        case "kimodo":
+            from kinelib.kimodo.evaluate import evaluate_kimodo
+
+            options = dict(profile_name=given.profile, stage=given.stage, checkpoint=given.checkpoint)
+            return evaluate_kimodo(given.json, captured=given.captured, say=say, **options)
     from kinelib.show.ablation import verdict_table
     from kinelib.zipmo import ablation
 
@@ -135,22 +190,25 @@ def _run(given: argparse.Namespace) -> int:
 
 
 def _train(given: argparse.Namespace) -> int:
-    from kinelib.zipmo.train import train_stage
+    options = dict(
+        resume=given.resume,
+        overwrite=given.overwrite,
+        steps=given.steps,
+        seconds=given.seconds,
+        seed=given.seed,
+        start=given.start,
+    )
+    if given.system == "kimodo":
+        from kinelib.kimodo.train import SHIPPED_STAGES, train_stage
 
-    out = given.out or Path("runs") / given.profile / "zipmo"
-    for stage in [given.stage] if given.stage else STAGES:
-        result = train_stage(
-            stage,
-            given.profile,
-            out,
-            resume=given.resume,
-            overwrite=given.overwrite,
-            steps=given.steps,
-            seconds=given.seconds,
-            seed=given.seed,
-            real=given.real,
-            start=given.start,
-        )
+        options["captured"] = given.captured
+    else:
+        from kinelib.zipmo.train import SHIPPED_STAGES, train_stage
+
+        options["real"] = given.real
+    out = given.out or Path("runs") / given.profile / given.system
+    for stage in [given.stage] if given.stage else SHIPPED_STAGES:
+        result = train_stage(stage, given.profile, out, **options)
         if result.stopped_early:
             print(f"{stage}: stopped after {result.steps} steps; its state is saved. Go on with --resume.")
             return 130

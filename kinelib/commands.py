@@ -39,6 +39,10 @@ Ctrl-C saves the state first; --resume continues from it. Later stages need the 
   python -m kinelib track clip.mp4 --out tracks.parquet
   python -m kinelib track clip.mp4 --out tracks.parquet --tracker dis --grid 24 --frames 32
   python -m kinelib track folder-of-pictures --out tracks.parquet --caption "a cup slides left" --overwrite""",
+    "generate": """examples:
+  python -m kinelib generate tracks --frame street.jpg --poke 0.1,0.2,0.6,0.2 --out futures.npz
+  python -m kinelib generate motion --prompt "A person walks forward." --out walk.npz
+  python -m kinelib generate motion --help               more about either""",
     "generate tracks": """examples:
   python -m kinelib generate tracks --frame street.jpg --poke 0.1,0.2,0.6,0.2 --out futures.npz
   python -m kinelib generate tracks --frame street.jpg --poke -0.5,0,0,0,0.5 --poke 0.4,0.4,0.4,0.4 --samples 16 --out f.npz
@@ -175,11 +179,15 @@ def parser() -> argparse.ArgumentParser:
         "--guidance", type=float, nargs=2, default=(2.0, 2.0), metavar=("TEXT", "CONSTRAINTS"), help="default: 2 2"
     )
     motion.add_argument("--raw", action="store_true", help="do not clean up: feet may slide, constraints may be missed")
+    motion.add_argument("--stage", default="denoiser", help='which network: "denoiser" or "procedural" (default: denoiser)')
     motion.add_argument("--checkpoint", type=Path, metavar="DIR", help="checkpoint folder (default: the shipped one)")
     motion.add_argument("--overwrite", action="store_true", help="replace existing files")
     motion.add_argument(
         "--out", type=Path, required=True, metavar="FILE", help=".npz, .bvh or .glb; several samples are numbered"
     )
+
+    for one in (tracks, motion):
+        one.add_argument("--traceback", action="store_true", help="show where in the code an error came from")
 
     export = command("export", "writes a motion in another format")
     export.add_argument("source", type=Path, metavar="IN", help=".npz, .bvh, or a robot's .csv")
@@ -195,6 +203,11 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--checkpoint", type=Path, metavar="DIR", help="checkpoint folder (default: the shipped one)")
     evaluate.add_argument(
         "--real", type=Path, metavar="DIR", help="track shards of real video, the held-out clips of which are measured too"
+    )
+
+    evaluate.add_argument("--stage", default="denoiser", help="kimodo: which network (default: denoiser)")
+    evaluate.add_argument(
+        "--captured", type=Path, metavar="DIR", help="kimodo: folder of captured clips (default: KINELIB_DATA)"
     )
 
     parity = command("parity", "compares our networks with recorded outputs of the official ones")

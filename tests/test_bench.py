@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-import kinelib.bench as bench
+import kinelib.bench.zipmo as bench
 from kinelib.bench import bench_official, bench_zipmo, matmul_flops_per_second, side_by_side
 
 

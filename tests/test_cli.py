@@ -11,13 +11,13 @@ import pytest
 from kinelib import __main__ as cli
 from kinelib.course.runner import Outcome
 
-COMMANDS = ("check", "run", "train", "track", "generate", "evaluate", "parity", "bench")
+COMMANDS = ("check", "run", "train", "track", "generate", "evaluate", "parity", "bench", "export")
 
 
 def test_help_of_every_command_has_an_example_or_says_its_exit_status(capsys):
-    for command in COMMANDS:
+    for command in (*COMMANDS, "generate tracks", "generate motion"):
         with pytest.raises(SystemExit) as stopped:
-            cli.main([command, "--help"])
+            cli.main([*command.split(), "--help"])
         said = capsys.readouterr().out
         assert stopped.value.code == 0 and (
             "python -m kinelib " + command in said.split("\n\n", 1)[1] or "exit status" in said
@@ -130,13 +130,16 @@ def test_train_runs_all_stages_in_order_and_stops_when_interrupted(monkeypatch, 
         calls.append((stage, given, named))
         return types.SimpleNamespace(steps=1, seconds=2.0, stopped_early=stage == stop)
 
-    record = types.ModuleType("kinelib.zipmo.train")
-    record.train_stage = train_stage
-    monkeypatch.setitem(sys.modules, "kinelib.zipmo.train", record)
+    monkeypatch.setattr("kinelib.zipmo.train.train_stage", train_stage)
+    monkeypatch.setattr("kinelib.kimodo.train.train_stage", train_stage)
     stop = None
     assert cli.main(["train", "zipmo", "--resume", "--seconds", "1.5"]) == 0
     assert [call[0] for call in calls] == ["autoencoder", "planner", "regression", "direct"]
     assert calls[0][2]["resume"] and calls[0][2]["seconds"] == 1.5 and calls[0][2]["steps"] is None
+    calls.clear()
+    assert cli.main(["train", "kimodo", "--captured", "clips", "--out", "here"]) == 0
+    assert [call[0] for call in calls] == ["denoiser", "procedural"]
+    assert str(calls[0][2]["captured"]) == "clips" and "real" not in calls[0][2] and str(calls[0][1][1]) == "here"
     calls.clear()
     stop = "planner"
     assert cli.main(["train", "zipmo"]) == 130 and len(calls) == 2

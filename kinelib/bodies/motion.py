@@ -64,7 +64,8 @@ class Motion:
             .abs()
             .amax((-1, -2))
         )
-        off = torch.maximum(off, (torch.linalg.det(self.rotations) - 1).abs())
+        x, y, z = self.rotations.unbind(-1)
+        off = torch.maximum(off, ((torch.linalg.cross(x, y) * z).sum(-1) - 1).abs())  # the determinant: no reflections
         if float(off.max()) > 1e-2:
             frame, joint = divmod(int(off.argmax()), sizes["J"])
             raise ShapeError(

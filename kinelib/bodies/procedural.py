@@ -179,4 +179,6 @@ def _contacts(score: Controls) -> torch.Tensor:
     """Planned contacts (T, 4): the heel while the foot is flat, the toe as long as it stands and its heel may rise."""
     heel = score.planted & (np.abs(score.pitch) < 0.05)
     toe = score.planted & (score.pitch > -0.05)
-    return torch.from_numpy(np.stack([heel, toe], axis=-1).reshape(len(heel), 4).astype(np.float32))
+    both = np.stack([heel, toe], axis=-1).reshape(len(heel), 4)
+    both[:-1] &= both[1:]  # a foot that leaves before the next frame is moving already
+    return torch.from_numpy(both.astype(np.float32))

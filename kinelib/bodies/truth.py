@@ -37,7 +37,7 @@ class Thresholds:
     forward: float = 30.0  # degrees of direction off the heading that are still forwards (or backwards)
     ahead: float = 12.0  # degrees up to which a walk is one straight ahead, not one to the side
     aside: float = 8.0  # degrees from which on it goes to the side
-    run_speed: float = 1.6  # m/s from which on it is a run; of the real walks 98 % are slower, of the real runs none is
+    run_speed: float = 1.6  # m/s from which on it is a run; of the real training walks 98 % are slower, of the runs none
     jog_speed: float = 1.0  # m/s from which on it is a run if both feet leave the floor
     jog_flight: float = 0.08  # share of frames in the air that is needed for that
     dash: float = 2.2  # m/s that a dash reaches

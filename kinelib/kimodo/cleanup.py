@@ -33,9 +33,9 @@ from kinelib.bodies.motion import Motion
 from kinelib.bodies.skeleton import Skeleton
 from kinelib.bodies.smoothing import smooth_root
 from kinelib.kimodo.constraints import Constraint
-from kinelib.kimodo.foot_lock import FootLocking, lock_feet, place
+from kinelib.kimodo.foot_lock import FootLocking, lock_feet
 from kinelib.kimodo.goals import Flags, Goals, gather
-from kinelib.kimodo.limbs import descendants, limbs, local_of, pose, reach
+from kinelib.kimodo.limbs import between, descendants, limbs, local_of, place, pose, reach
 from kinelib.kimodo.metrics import Errors, constraint_errors, foot_skate, penetration
 from kinelib.kimodo.trajectory import correct, correct_rotations, matrices_of, speed_weights, vectors_of
 
@@ -111,10 +111,9 @@ def clean(motion: Motion, constraints: Sequence[Constraint] = (), how: Cleaning 
         turned = _effector(turned, root, goals, skeleton, limb)
     if how.lock:
         held = np.stack([goals.at(descendants(skeleton, limb.end)) for limb in feet.values()], -1)
-        fixed = held.copy()
         # Whatever fixes the pelvis or a hand also forbids that the pelvis comes down there.
         others = goals.tall | goals.at([joint for limb in hands.values() for joint in descendants(skeleton, limb.end)])
-        turned, root = lock_feet(turned, root, skeleton, standing, motion.fps, held=fixed, still=others, how=how.locking)
+        turned, root = lock_feet(turned, root, skeleton, standing, motion.fps, held=held, still=others, how=how.locking)
     for _ in range(3):
         turned = _lean(turned, root, goals, skeleton)
         for limb in hands.values():
@@ -160,19 +159,26 @@ def _root(root: Array, goals: Goals, how: Cleaning) -> Array:
         placed = goals.parts[0].placed & ~goals.parts[0].relative & ~exact
         want[placed] = goals.parts[0].place[placed][:, [0, 2]]
         exact |= placed
-    path = goals.rooted & ~exact
-    if not (exact | path).any():
+    if not (exact | goals.rooted).any():
         return root
+    # A keyframe on a drawn path says how far the pelvis sways off the path there. Its neighbours must follow that sway,
+    # or the pelvis would jump to the keyframe and back.
+    both, path = exact & goals.rooted, goals.rooted
     for _ in range(how.rounds if path.any() else 1):
         smooth = smooth_root(torch.from_numpy(root[:, [0, 2]])).numpy()
+        if both.any():
+            sway = np.where(both[:, None], (want - goals.root) - (root[:, [0, 2]] - smooth), 0)
+            root[:, [0, 2]] += correct(np.zeros_like(sway), both, sway, position=0.05)
         # Where the path is asked, the pelvis moves by what the smoothed root is off: its sway stays.
         off = np.where(path[:, None], goals.root - smooth, 0)
-        if path.any() and np.linalg.norm(off, axis=1).max() < 1e-4 and not exact.any():
+        if np.linalg.norm(off, axis=1).max() < 1e-4 and not exact.any():
             break
-        target = np.where(exact[:, None], want, root[:, [0, 2]] + off)
+        target = np.where((exact & ~path)[:, None], want, root[:, [0, 2]] + off)
         radius = np.where(path & (how.margin > 0), how.margin, np.nan)
-        pins = exact | (path & (how.margin == 0))
+        pins = (exact & ~path) | (path & (how.margin == 0))
         root[:, [0, 2]] = correct(root[:, [0, 2]], pins, target, radius=radius, velocity=speed_weights(root[:, [0, 2]]))
+    # What is left at keyframes on a path is millimetres.
+    root[:, [0, 2]] = correct(root[:, [0, 2]], both, want, position=0.05)
     return root
 
 
@@ -261,15 +267,9 @@ def _target(turned: Array, root: Array, goals: Goals, skeleton: Skeleton, limb) 
         open_ = part.placed & settled & ~(end.turned if end is not None else False)
         if open_.any():
             was, now = (turn @ arm[..., None])[..., 0], wanted - target
-            turn[open_] = (_between(was, now) @ turn)[open_]
+            turn[open_] = (between(was, now) @ turn)[open_]
         settled |= free
     return target, turn
-
-
-def _between(was: Array, now: Array) -> Array:
-    axis = np.cross(was, now)
-    sine = np.linalg.norm(axis, axis=-1, keepdims=True)
-    return matrices_of(axis / np.maximum(sine, 1e-12) * np.arctan2(sine, (was * now).sum(-1, keepdims=True)))
 
 
 def _asked(goals: Goals, skeleton: Skeleton, limb) -> tuple[Flags, Flags]:
@@ -317,7 +317,7 @@ def _lean(turned: Array, root: Array, goals: Goals, skeleton: Skeleton) -> Array
             chain.append(skeleton.parents[chain[-1]])
         low = chain[-1]  # the joint of the spine right above the pelvis
         arm = positions[:, limb.upper] - positions[:, low]
-        vectors = vectors_of(_between(arm, arm + short))
+        vectors = vectors_of(between(arm, arm + short))
         pins = placed | goals.posed
         turn = matrices_of(correct(np.zeros_like(vectors), pins, np.where(placed[:, None], vectors, 0), position=0.01))
         turned = turned.copy()

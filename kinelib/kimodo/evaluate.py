@@ -188,7 +188,7 @@ def asked_of(clip: Clip, kind: str, generator: torch.Generator) -> list[Constrai
         return [end_effectors(motion, frames, ("left_hand", "right_hand", "left_foot", "right_foot"))]
     path = encode(motion)[:, [0, 2]]
     if kind == "root path":
-        return [RootPath(path)]
+        return [RootPath(0, path)]
     at = torch.linspace(0, len(motion) - 1, 4).round().long()
     return [RootWaypoints(tuple(at.tolist()), path[at])]
 

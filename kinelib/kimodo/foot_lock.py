@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_closing, binary_opening, gaussian_filter1d, maximum_filter1d
 
 from kinelib.bodies.skeleton import Skeleton
-from kinelib.kimodo.limbs import Limb, aim, limbs, reach
+from kinelib.kimodo.limbs import Limb, aim, between, limbs, place, reach
 from kinelib.kimodo.trajectory import correct, matrices_of, vectors_of
 from kinelib.notation import ShapeError
 
@@ -151,15 +151,6 @@ def lock_feet(
     return turned, root
 
 
-def place(turned: Array, root: Array, skeleton: Skeleton) -> Array:
-    """Positions (T, J, 3) of global rotations and a root."""
-    offsets = skeleton.offsets.double().numpy()
-    positions = [root]
-    for joint, parent in enumerate(skeleton.parents[1:], start=1):
-        positions.append(positions[parent] + turned[:, parent] @ offsets[joint])
-    return np.stack(positions, axis=1)
-
-
 def _plan(
     turned: Array,
     positions: Array,
@@ -187,7 +178,7 @@ def _plan(
         spots.append(spot)
         flat = frames[(down & tip)[frames] & ~held[frames]]
         wanted = np.broadcast_to(spot[1] - spot[0], (len(flat), 3))
-        turn[flat] = vectors_of(_between(sole[flat], wanted)) if len(flat) else turn[flat]
+        turn[flat] = vectors_of(between(sole[flat], wanted)) if len(flat) else turn[flat]
         pins[flat] = True
     orientation = matrices_of(correct(np.zeros_like(turn), pins, turn, **weights)) @ turned[:, ankle]
     offset_of_toe = skeleton.offsets[toe].double().numpy()
@@ -199,13 +190,6 @@ def _plan(
         offset[frames] = target - positions[frames, ankle]
         pins[frames] = True
     return positions[:, ankle] + correct(np.zeros_like(offset), pins, offset, **weights), orientation, pins
-
-
-def _between(was: Array, now: Array) -> Array:
-    """The least rotations between directions (N, 3)."""
-    axis = np.cross(was, now)
-    sine, cosine = np.linalg.norm(axis, axis=-1, keepdims=True), (was * now).sum(-1, keepdims=True)
-    return matrices_of(axis / np.maximum(sine, 1e-12) * np.arctan2(sine, cosine))
 
 
 def _length(skeleton: Skeleton, limb: Limb) -> float:

@@ -162,6 +162,15 @@ def pose(local: ArrayLike, root: ArrayLike, skeleton: Skeleton) -> tuple[Array, 
     return positions.numpy(), turned.numpy()
 
 
+def place(turned: Array, root: Array, skeleton: Skeleton) -> Array:
+    """Positions (T, J, 3) of global rotations and a root."""
+    offsets = skeleton.offsets.double().numpy()
+    positions = [root]
+    for joint, parent in enumerate(skeleton.parents[1:], start=1):
+        positions.append(positions[parent] + turned[:, parent] @ offsets[joint])
+    return np.stack(positions, axis=1)
+
+
 def local_of(turned: Array, skeleton: Skeleton) -> Array:
     """Local rotations (T, J, 3, 3) of global ones."""
     return local_from_global(torch.from_numpy(turned), skeleton.parents).numpy()
@@ -169,12 +178,17 @@ def local_of(turned: Array, skeleton: Skeleton) -> Array:
 
 def aim(turned: Array, skeleton: Skeleton, joint: int, direction: Array, target: Array) -> Array:
     """Turns one joint, and what hangs on it, the shortest way from a direction (T, 3) in the world to another."""
-    was = _unit(direction, np.broadcast_to([0.0, 1.0, 0.0], direction.shape))
-    turn = _turn(was, _unit(target, was))
+    turn = between(direction, target)
     result = turned.copy()
     for other in descendants(skeleton, joint):
         result[:, other] = turn @ turned[:, other]
     return result
+
+
+def between(was: Array, now: Array) -> Array:
+    """The least rotations (..., 3, 3) from directions (..., 3) to others; none where either has no length."""
+    start = _unit(was, np.broadcast_to([0.0, 1.0, 0.0], was.shape))
+    return _turn(start, _unit(now, start))
 
 
 def _length(vectors: Array) -> Array:

@@ -8,9 +8,9 @@
     seam jerk             third derivative of positions where windows meet, beside inside them
     penetration           how deep joints are below the floor
 
-Departures: the release averages the skate's numerator and denominator wrongly over padded clips of a batch at first, has no
-rotation or smoothed-root error, and takes the 95th percentile of clip means; `pooled_percentile` is that of all points.
-Undefined is NaN (no contact, no such constraint), never 0. All lengths are metres, all angles degrees.
+Departures: the release has no error of rotations or of the smoothed root, no seams and no floor, and it takes the 95th
+percentile of clip means where the paper means that of points, which is `pooled_percentile`. Undefined is NaN (no contact, no
+such constraint), never 0. Lengths are metres, angles degrees. Measure without clean-up, as the paper does.
 
 Shapes: positions (B, T, J, 3) metres, contacts (B, T, 4), lengths (B,) valid frames; results (B,).
 """
@@ -254,8 +254,13 @@ def pooled_percentile(
 
 
 def jerk(positions: Tensor, fps: float) -> Tensor:
-    """Size of the third derivative (..., T - 3), m/s^3, mean over joints, of positions (..., T, J, 3); number i is of frames
-    i to i + 3."""
+    """Size of the third derivative (..., T - 3), m/s^3, mean over joints, of positions (..., T, J, 3).
+
+    Number i is worked out from frames i to i + 3.
+
+    Raises:
+        ShapeError: for fewer than 4 frames.
+    """
     if positions.shape[-3] < 4:
         raise ShapeError(f"jerk needs 4 frames or more; got {positions.shape[-3]}.")
     return positions.diff(n=3, dim=-3).norm(dim=-1).mean(-1) * fps**3

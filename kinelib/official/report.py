@@ -14,6 +14,7 @@ from pathlib import Path
 from torch import Tensor
 
 from kinelib.official.kimodo_cases import KIMODO_INPUTS, kimodo_outputs, without_padding
+from kinelib.official.tmr import is_tmr_input, tmr_numbers, tmr_outputs
 from kinelib.official.zipmo_cases import is_input, libero_outputs, open_domain_outputs
 
 Recorded = dict[str, Tensor]
@@ -28,11 +29,10 @@ class ParityRow:
     absolute: float  # largest absolute difference
     relative: float  # the same, divided by the largest absolute value recorded
     note: str = ""  # why nothing was compared, where nothing was
-    failed: bool = False  # whether the note means a failure
 
     def passes(self, tolerance: float) -> bool:
         """Whether the difference is at most `tolerance` relative (a NaN does not pass)."""
-        return not self.failed and (bool(self.note) or self.relative <= tolerance)
+        return not self.note and self.relative <= tolerance
 
 
 def parity(folder: str | Path) -> list[ParityRow]:
@@ -54,26 +54,26 @@ def _case(folder: Path, name: str) -> list[ParityRow]:
     files = {part: folder / f"{name}_{part}.safetensors" for part in ("io", "weights")}
     missing = [path.name for path in files.values() if not path.is_file()]
     if missing:
-        return [ParityRow(name, "-", 0, 0, f"{missing[0]} is missing", failed=True)]
+        return [ParityRow(name, "-", 0, 0, f"{missing[0]} is missing")]
     check = next((check for prefix, check in _CHECKS.items() if name.startswith(prefix)), None)
     if check is None:
-        return [ParityRow(name, "-", 0, 0, "not built yet")]
+        return [ParityRow(name, "-", 0, 0, f"unknown system; names begin with {', '.join(_CHECKS)}")]
     try:
         with safe_open(files["io"], "pt") as file:
             config = json.loads((file.metadata() or {})["config"])
             recorded = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
-        recorded = check.comparable(recorded)
+        recorded = check.comparable(recorded) | check.numbers(config)
         computed = check.outputs(files["weights"], config, recorded)
     except (ValueError, KeyError, SafetensorError) as error:
-        return [ParityRow(name, "-", 0, 0, f"{type(error).__name__}: {error}", failed=True)]
+        return [ParityRow(name, "-", 0, 0, f"{type(error).__name__}: {error}")]
     unchecked = [key for key in recorded if key not in computed and not check.is_input(key, recorded)]
     rows = [_compared(name, output, ours, recorded[output]) for output, ours in computed.items()]
-    return rows + [ParityRow(name, output, 0, 0, "recorded, but nothing computes it", failed=True) for output in unchecked]
+    return rows + [ParityRow(name, output, 0, 0, "recorded, but nothing computes it") for output in unchecked]
 
 
 def _compared(case: str, output: str, ours: Tensor, theirs: Tensor) -> ParityRow:
     if ours.shape != theirs.shape:
-        return ParityRow(case, output, 0, 0, f"shape {tuple(ours.shape)}, recorded {tuple(theirs.shape)}", failed=True)
+        return ParityRow(case, output, 0, 0, f"shape {tuple(ours.shape)}, recorded {tuple(theirs.shape)}")
     worst = float((ours.double() - theirs.double()).abs().max())
     return ParityRow(case, output, worst, worst / max(float(theirs.double().abs().max()), 1e-12))
 
@@ -85,21 +85,22 @@ class _Check:
     outputs: Callable[[Path, dict, Recorded], Recorded]  # weights, config, recording -> our outputs
     is_input: Callable[[str, Recorded], bool] = is_input  # whether a tensor is an input
     comparable: Callable[[Recorded], Recorded] = dict  # takes out what has no meaning
+    numbers: Callable[[dict], Recorded] = lambda config: {}  # recorded numbers of the config, compared like tensors
 
 
-# Systems in order of their prefix; None is a system whose networks are not built yet.
-_CHECKS: dict[str, _Check | None] = {
+# Systems in order of their prefix.
+_CHECKS: dict[str, _Check] = {
     "zipmo_libero": _Check(libero_outputs),
     "zipmo": _Check(open_domain_outputs),
     "kimodo": _Check(kimodo_outputs, lambda name, _: name in KIMODO_INPUTS, without_padding),
-    "tmr": None,
+    "tmr": _Check(tmr_outputs, is_tmr_input, numbers=tmr_numbers),
 }
 
 
 def parity_report(folder: str | Path, tolerance: float = 1e-4) -> tuple[str, bool]:
     """The parity table of a folder as text, and whether everything compared agrees to `tolerance` relative.
 
-    A system that is not built yet has a line that says so and does not fail; that nothing was compared does.
+    What could not be compared has a line that says why, and fails.
     """
     rows = parity(folder)
     compared = [row for row in rows if not row.note]

@@ -24,6 +24,7 @@ from kinelib.show.theme import BLUE, VERMILION
 LEFT, MIDDLE, RIGHT = BLUE, "#555E6D", VERMILION
 SIDE_COLOURS = {1: LEFT, 0: MIDDLE, -1: RIGHT}
 TALL = 1.55  # metres from floor to head joint of the body whose radii are written below
+REACH = 1.063  # metres along its bones from between the hips to a wrist
 
 # Metres, at the two ends of a limb; what lies between is in proportion to the way along it.
 ARM, LEG, CHEST, TRUNK, NECK = (0.058, 0.029), (0.080, 0.032), 0.118, 0.104, 0.048
@@ -43,7 +44,7 @@ class Figure:
         extras: for every further point (base joint, rest offset from it in metres); it turns with its base.
         feet: point numbers of the contacts, in their order; empty for a body without.
         middle: point number of the joint between the hips, whose way over the floor is the body's.
-        height: metres from floor to the highest joint at rest.
+        height: metres from floor to head joint of a body of such limbs.
     """
 
     skeleton: Skeleton
@@ -75,9 +76,11 @@ def figure_of(skeleton: Skeleton) -> Figure:
     """
     rest = skeleton.rest().double().numpy()
     partners, parents = skeleton.mirror, skeleton.parents
-    height = max(float(np.ptp(rest[:, 1])), 0.2)
-    scale = height / TALL
-    sides = [0 if partners[j] == j else (1 if rest[j, 0] > rest[partners[j], 0] else -1) for j in range(len(skeleton))]
+    middle = parents[skeleton.index(skeleton.hips[0])] if skeleton.hips else 0
+    # By the length of its longest limb: files may have a rest pose in which no body stands.
+    scale = max(_reach(rest, skeleton, middle), 0.1) / REACH
+    height = scale * TALL
+    sides = [_side(skeleton, rest, joint, partners[joint]) for joint in range(len(skeleton))]
     heads = [j for j, name in enumerate(skeleton.joints) if "head" in name.lower() and not sides[j]]
     head = heads[0] if heads else None
     radius = _radii(skeleton, rest, sides, head, scale)
@@ -107,10 +110,15 @@ def figure_of(skeleton: Skeleton) -> Figure:
         return len(skeleton) + len(extras) - 1
 
     if head is not None:
-        low, high = (extra(head, np.array(place) * scale) for place in ((0, 0.06, 0.015), (0, 0.125, 0.02)))
-        nose = extra(head, np.array((0, 0.075, 0.112)) * scale)
+        neck = rest[head] - rest[max(parents[head], 0)]
+        upright = neck[1] > 0.7 * np.linalg.norm(neck) or not neck.any()
+        up = np.array([0.0, 1.0, 0.0]) if upright else neck / np.linalg.norm(neck)
+        ahead = np.array([0.0, 0.0, 1.0])
+        low, high = extra(head, (0.06 * up + 0.015 * ahead) * scale), extra(head, (0.125 * up + 0.02 * ahead) * scale)
         capsule(low, high, SKULL * scale, SKULL * scale * 0.97, 0)
-        capsule(nose, nose, NOSE * scale, NOSE * scale, 0)
+        if upright:  # otherwise the rest pose does not say where the face is
+            nose = extra(head, (0.075 * up + 0.112 * ahead) * scale)
+            capsule(nose, nose, NOSE * scale, NOSE * scale, 0)
     leaves = set(range(len(skeleton))) - set(parents)
     for hand in skeleton.hands:
         wrist = skeleton.index(hand[0])
@@ -126,7 +134,6 @@ def figure_of(skeleton: Skeleton) -> Figure:
             capsule(toe, tip, radius[toe], radius[toe] * 0.8, sides[toe])
     feet = tuple(skeleton.contact_joints) if len(skeleton.feet) == 2 else ()
     shapes = np.array(segments).reshape(-1, 2), np.array(radii).reshape(-1, 2), np.array(flanks, int)
-    middle = parents[skeleton.index(skeleton.hips[0])] if skeleton.hips else 0
     while sides[middle]:
         middle = parents[middle]
     return Figure(skeleton, *shapes, tuple(extras), feet, middle, height)
@@ -155,6 +162,28 @@ def _radii(skeleton: Skeleton, rest: np.ndarray, sides: list[int], head: int | N
         start, end = LEG if joint in legs else ARM
         radii.append((start + (end - start) * reach[joint] / whole) * scale)
     return radii
+
+
+def _side(skeleton: Skeleton, rest: np.ndarray, joint: int, partner: int) -> int:
+    """1 left, 0 middle, -1 right: by the place at rest, by the name where a rest pose has both in one place."""
+    if partner == joint:
+        return 0
+    apart = float(rest[joint, 0] - rest[partner, 0])
+    if abs(apart) > 1e-3:
+        return 1 if apart > 0 else -1
+    name, other = skeleton.joints[joint], skeleton.joints[partner]
+    own = next(a for a, b in zip(name, other, strict=False) if a != b)
+    return 1 if own in "lL" else -1
+
+
+def _reach(rest: np.ndarray, skeleton: Skeleton, start: int) -> float:
+    """The longest way along bones from a joint to one below it, fingers not counted."""
+    fingers = set(skeleton.indices(sum((hand[1:] for hand in skeleton.hands), ())))
+    far = {start: 0.0}
+    for joint, parent in enumerate(skeleton.parents):
+        if parent in far and joint != start and joint not in fingers:
+            far[joint] = far[parent] + float(np.linalg.norm(rest[joint] - rest[parent]))
+    return max(far.values())
 
 
 def _below(parents: tuple[int, ...], joint: int | None) -> list[int]:

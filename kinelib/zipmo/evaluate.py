@@ -20,13 +20,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from kinelib.learning.intervals import bootstrap_difference, summarize
 from kinelib.learning.profiles import Profile, profile
 from kinelib.zipmo import baselines, benchmark, protocol
 from kinelib.zipmo.autoencoder import TrackAutoencoder
 from kinelib.zipmo.data import Clips
 from kinelib.zipmo.evaluation_data import SCORED, Benchmark, moving_points, real_benchmark, scene_benchmark
 from kinelib.zipmo.forecast import LatentForecast
-from kinelib.learning.intervals import bootstrap_difference, summarize
 from kinelib.zipmo.ledger import Ledger
 from kinelib.zipmo.pretrained import SHIPPED, load_baselines, load_latent
 from kinelib.zipmo.protocol import Protocol, reconstruction_metrics

@@ -23,12 +23,12 @@ from torch import Tensor
 
 from kinelib.learning.files import write_text_whole
 from kinelib.learning.image import to_model_frame
+from kinelib.learning.intervals import Interval, bootstrap
 from kinelib.learning.profiles import Profile, profile
 from kinelib.learning.text import Text, TextEncoder, text_table
 from kinelib.tracks.scene_looks import COLOURS
 from kinelib.tracks.scenes import CHUNK, Scenes, sample_scenes
 from kinelib.zipmo.data import TEST_SEED
-from kinelib.learning.intervals import Interval, bootstrap
 from kinelib.zipmo.pretrained import load_latent
 from kinelib.zipmo.prompt_judge import QUESTIONS, PromptCase, answers, judge
 

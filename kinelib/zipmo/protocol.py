@@ -32,9 +32,9 @@ import torch
 from einops import rearrange, reduce
 from torch import Tensor
 
+from kinelib.learning.intervals import Interval, summarize
 from kinelib.notation import ShapeError, check_finite, check_shape
 from kinelib.tracks.timing import read_at_time, resample_time
-from kinelib.learning.intervals import Interval, summarize
 
 THRESHOLDS = (1, 2, 4, 8, 16)
 

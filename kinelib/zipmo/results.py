@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from kinelib.learning.files import write_text_whole
-from kinelib.zipmo.evaluation_data import SCORED
 from kinelib.learning.intervals import Interval
+from kinelib.zipmo.evaluation_data import SCORED
 
 # Stated before training, for scenes; see the README's table of results.
 TARGETS = {

@@ -31,6 +31,7 @@ from kinelib.zipmo.video_model import VideoFlowMatcher, scene_videos, video_draw
 STAGES = ("autoencoder", "planner", "regression", "direct", "autoregressive", "video")
 BATCHES = dict(zip(STAGES, (1, 2, 2, 0.5, 0.5, 0.5), strict=True))  # trajectories and videos are long
 VIDEO_SHARE = 12  # one scene in so many is drawn as a whole video, which weighs 16 times as much
+SHIPPED_STAGES = STAGES[:4]  # what a training without a stage makes; the others are asked for by name
 BASELINES = STAGES[2:5]  # they share parts with the planner
 KL_WEIGHT = 1e-5
 

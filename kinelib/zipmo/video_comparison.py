@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from kinelib.learning.files import write_text_whole
+from kinelib.learning.intervals import Interval, summarize
 from kinelib.learning.profiles import Profile, profile
 from kinelib.notation import ShapeError, check_shape
 from kinelib.tracks.scenes import sample_scenes
@@ -36,7 +37,6 @@ from kinelib.zipmo import baselines
 from kinelib.zipmo.benchmark import pokes_from_tracks
 from kinelib.zipmo.data import TEST_SEED
 from kinelib.zipmo.evaluation_data import SCORED, moving_points
-from kinelib.learning.intervals import Interval, summarize
 from kinelib.zipmo.pretrained import load_latent, load_stage
 from kinelib.zipmo.protocol import generation_metrics
 from kinelib.zipmo.video_model import VideoFlowMatcher, scene_videos

@@ -72,7 +72,7 @@ def test_the_file_says_what_it_is(tmp_path):
 
 
 def test_a_list_that_does_not_fit_is_not_written(tmp_path):
-    with pytest.raises(ConstraintError, match="frame 40 is outside"):
+    with pytest.raises(ConstraintError, match="frame 30 is outside"):
         save_constraints(tmp_path / "bad.json", EVERY, SMPLX22, 20.0, 20)
     assert not (tmp_path / "bad.json").exists()
 

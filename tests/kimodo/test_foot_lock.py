@@ -9,8 +9,8 @@ from moving import standing
 
 from kinelib.bodies.rotations import from_axis_angle
 from kinelib.bodies.skeletons import SMPLX22
-from kinelib.kimodo.foot_lock import FootLocking, Stance, believed, lock_feet, place, runs, stances
-from kinelib.kimodo.limbs import pose
+from kinelib.kimodo.foot_lock import FootLocking, Stance, believed, lock_feet, runs, stances
+from kinelib.kimodo.limbs import place, pose
 from kinelib.notation import ShapeError
 
 FEET = SMPLX22.contact_joints

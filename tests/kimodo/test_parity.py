@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from kinelib.bench_kimodo import bench_kimodo, kimodo_table
+from kinelib.bench.kimodo import bench_kimodo, kimodo_table, measure_kimodo
 from kinelib.bodies import features, kinematics, skeletons
 from kinelib.bodies.feature_statistics import Statistics
 from kinelib.bodies.rotations import from_6d
@@ -234,12 +234,15 @@ def test_our_sampler_equals_the_plain_one(constrained):
         assert (ours - plain)[clip, :length].abs().max() <= 2e-5 * plain[clip, :length].abs().max()
 
 
-def test_the_measurement_of_speed_has_its_numbers(monkeypatch):
+def test_the_measurement_of_speed_has_its_numbers(monkeypatch, tmp_path):
     monkeypatch.setattr("kinelib.kimodo.denoiser.PAPER_S", official_network(22).config)
-    rows = bench_kimodo(rounds=1, steps=2)
+    rows = measure_kimodo(rounds=1, steps=2)
     assert [row["what"] for row in rows] == ["text", "text and constraints"]
     assert [row["predictions"] for row in rows] == [2, 3]
     assert all(row["largest_difference"] < 1e-4 and row["ratio"] > 0 and row["fast_ratio"] > 0 for row in rows)
     assert kimodo_table(rows).count("|") > 20
     with pytest.raises(ValueError, match="at least 1 and steps at least 2"):
-        bench_kimodo(steps=1)
+        measure_kimodo(steps=1)
+    out = tmp_path / "bench.json"
+    assert "text and constraints" in bench_kimodo(threads=1, json_path=out, rounds=1)
+    assert len(json.loads(out.read_text())["rows"]) == 2

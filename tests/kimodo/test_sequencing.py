@@ -7,11 +7,13 @@ import pytest
 import torch
 from moving import standing, swaying
 
+from kinelib.bodies.feature_statistics import Statistics
 from kinelib.bodies.features import encode, heading
 from kinelib.bodies.motion import Motion
 from kinelib.bodies.skeletons import SMPLX22
 from kinelib.kimodo.constraints import FromClip, RootWaypoints
-from kinelib.kimodo.sequencing import Overlap, sequence
+from kinelib.kimodo.denoiser import DenoiserConfig, TwoStageDenoiser
+from kinelib.kimodo.sequencing import Overlap, sampler, sequence
 
 SPEEDS = {"walks": 1.2, "runs": 3.0, "stands": 0.0}
 
@@ -137,3 +139,25 @@ def test_bad_input_says_what_to_do(options, words):
 def test_a_sampler_that_makes_another_length_is_named():
     with pytest.raises(ValueError, match="asked for 37 frames and made 10"):
         sequence(lambda prompt, frames, given, **_: standing(30 if not given else 10), ["a", "b"], 30, longest=60)
+
+
+class Sentences:
+    """A sentence encoder that needs no weights."""
+
+    def embed(self, sentences):
+        return torch.ones(len(sentences), 8) * torch.tensor([float(len(one)) for one in sentences])[:, None] / 10
+
+
+def test_a_denoiser_as_sampler_hits_what_windows_share():
+    torch.manual_seed(0)
+    sizes = dict(width=32, layers=1, heads=2, ffn=48, text_width=8, registers=1, max_frames=40)
+    model = TwoStageDenoiser(DenoiserConfig(**sizes)).eval().requires_grad_(False)
+    model.set_statistics(Statistics(size=273), Statistics(size=4))
+    draw = sampler(model, steps=3, encoder=Sentences())
+    start = swaying(30)
+    long = sequence(draw, ["a person walks", "a person stops"], 25, longest=40, start=start, overlap=Overlap(5, 2))
+    assert len(long.motion) == 80 and long.motion.fps == 20.0 and len(long.seams) == 2
+    torch.testing.assert_close(long.motion.root[:23], start.root[:23])
+    assert torch.equal(
+        long.motion.root, sequence(draw, ["a person walks", "a person stops"], 25, longest=40, start=start).motion.root
+    )

@@ -134,6 +134,7 @@ def test_phases_follow_the_progress(motions):
 # ---- stages
 
 
+@pytest.mark.slow
 def test_every_stage_trains_and_what_it_saves_can_be_used(small):
     for stage in train.STAGES:
         result = train.train_stage(stage, **small)

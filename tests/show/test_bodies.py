@@ -250,3 +250,15 @@ def test_figures_leave_the_motion_and_the_settings_alone():
     motion_strip(motion, poses=3)
     root_paths(motion)
     assert torch.equal(before, motion.rotations) and dict(matplotlib.rcParams) == settings
+
+
+def test_a_rest_pose_in_which_nobody_stands_changes_neither_size_nor_sides():
+    from dataclasses import replace
+
+    lengths = SMPLX22.offsets.norm(dim=-1, keepdim=True)
+    folded = replace(SMPLX22, name="folded", offsets=lengths * torch.tensor([0.0, 0.0, 1.0]))
+    wanted, figure = figure_of(SMPLX22), figure_of(folded)
+    assert figure.height == pytest.approx(wanted.height, rel=1e-3) and wanted.height == pytest.approx(1.55, abs=0.01)
+    # All but the nose, of which such a rest pose says nothing.
+    np.testing.assert_array_equal(np.sort(figure.sides), np.sort(np.delete(wanted.sides, wanted.radii.argmin() // 2)))
+    assert len(figure.extras) == len(wanted.extras) - 1

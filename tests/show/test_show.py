@@ -10,6 +10,7 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 
+from kinelib.learning.intervals import Interval
 from kinelib.notation import ShapeError
 from kinelib.show import (
     animate_tracks,
@@ -29,7 +30,6 @@ from kinelib.show import (
 from kinelib.show.theme import METHODS, SPARE_STYLES, as_image
 from kinelib.tracks.tracks import Poke, Tracks, pack_pokes
 from kinelib.tracks.video import VideoError, read_video
-from kinelib.learning.intervals import Interval
 
 FRAME = np.full((20, 40, 3), 90, np.uint8)
 LINE = torch.stack([torch.linspace(-0.5, 0.5, 8), torch.zeros(8)], dim=-1)[None]  # left to right through the middle

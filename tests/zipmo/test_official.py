@@ -103,13 +103,17 @@ def test_reference_pairs_agree_with_recorded_outputs():
     assert all(not row.note and row.passes(1e-5) for row in rows)
 
 
-def test_the_report_names_failures_and_what_is_not_built(tmp_path):
+def test_the_report_names_failures_and_what_it_does_not_know(tmp_path):
     write_case(tmp_path, *CASES[0])
-    for part in ("io", "weights"):
-        save_file({"x": torch.zeros(1)}, tmp_path / f"tmr_{part}.safetensors")
     text, good = parity_report(tmp_path)
     assert good and "8 of 8 outputs agree" in text
-    assert [line for line in text.splitlines() if line.startswith("tmr")][0].endswith("not built yet")
+    for part in ("io", "weights"):
+        save_file({"x": torch.zeros(1)}, tmp_path / f"gpt_{part}.safetensors")
+    text, good = parity_report(tmp_path)
+    assert not good and "8 of 8 outputs agree" in text
+    assert "unknown system" in [line for line in text.splitlines() if line.startswith("gpt")][0]
+    for part in ("io", "weights"):
+        (tmp_path / f"gpt_{part}.safetensors").unlink()
 
     weights = load_file(tmp_path / "zipmo_sparse_weights.safetensors")
     weights["out_proj.proj.weight"][0, 0] += 0.1

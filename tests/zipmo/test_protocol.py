@@ -8,11 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kinelib.learning.intervals import bootstrap, bootstrap_difference, markdown_table, summarize
 from kinelib.notation import ShapeError
 from kinelib.tracks.timing import resample_time
 from kinelib.zipmo.baselines import linear, static
 from kinelib.zipmo.benchmark import evaluate_generation, pokes_from_tracks
-from kinelib.learning.intervals import bootstrap, bootstrap_difference, markdown_table, summarize
 from kinelib.zipmo.protocol import (
     Protocol,
     generation_metrics,

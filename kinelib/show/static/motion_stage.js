@@ -136,6 +136,7 @@ export class MotionStage {
     let top = 0;
     for (let p = 1; p < clip.points; p++) if (places[3 * p + 1] > places[3 * top + 1]) top = p;
     const [x, y] = lens.look(places[3 * top] + offset[0], places[3 * top + 1] + 0.2, places[3 * top + 2] + offset[1]);
+    if (x < 0 || x > this.width || y < -12 || y > this.height) return; // whose head is not seen
     const room = Math.max(6, Math.floor(this.width / Math.max(count, 1) / 7));
     const words = count > 1 && clip.label.length > room ? String(index + 1) : clip.label.slice(0, 60);
     drawLabel(this.context, words, Math.min(this.width - 20, Math.max(20, x)), Math.max(12, y), colour || ink, ground);

@@ -54,34 +54,38 @@ export function inspector(author) {
     const input = make("input", { type: "number", step: 0.1, "aria-label": label, value, class: "tl-number", ...extra, onchange: () => change(Number(input.value)) });
     return make("label", {}, make("span", { text: `${label} ` }), input);
   };
-  const set = (one, name, words) => (value) => {
+  // The script is replaced whenever Python answers: what is written to is looked up then, not now.
+  const set = (name, words) => (value) => {
+    const { selected, script } = author;
+    const one = selected && script[selected.kind][selected.index];
+    if (!one) return;
     one[name] = value;
     author.commit(words);
   };
   const made = {
     prompts(one, index) {
       const text = make("input", { type: "text", maxlength: 300, "aria-label": `Prompt ${index + 1}`, value: one.text, class: "tl-text", placeholder: "A person walks forward.",
-        onchange: () => set(one, "text", "prompt changed")(text.value) });
-      return [make("b", { text: `Prompt ${index + 1}` }), text, field("seconds", one.seconds, set(one, "seconds", "length changed"), { min: 2, max: 10 })];
+        onchange: () => set("text", "prompt changed")(text.value) });
+      return [make("b", { text: `Prompt ${index + 1}` }), text, field("seconds", one.seconds, set("seconds", "length changed"), { min: 2, max: 10 })];
     },
     waypoints(one, index) {
-      const heading = one.heading === null ? [button("+ heading", "Ask for a heading too", () => set(one, "heading", "heading added")(0))]
-        : [field("heading °", degrees(one.heading), (value) => set(one, "heading", "turned")(radians(value)), { step: 5 }),
-          button("free", "Leave the heading open", () => set(one, "heading", "heading open")(null))];
-      return [make("b", { text: `Waypoint ${index + 1}` }), field("at s", one.seconds, set(one, "seconds", "moved in time"), { min: 0 }),
-        field("x m", one.x, set(one, "x", "moved")), field("z m", one.z, set(one, "z", "moved")), ...heading];
+      const heading = one.heading === null ? [button("+ heading", "Ask for a heading too", () => set("heading", "heading added")(0))]
+        : [field("heading °", degrees(one.heading), (value) => set("heading", "turned")(radians(value)), { step: 5 }),
+          button("free", "Leave the heading open", () => set("heading", "heading open")(null))];
+      return [make("b", { text: `Waypoint ${index + 1}` }), field("at s", one.seconds, set("seconds", "moved in time"), { min: 0 }),
+        field("x m", one.x, set("x", "moved")), field("z m", one.z, set("z", "moved")), ...heading];
     },
     paths(one, index) {
-      return [make("b", { text: `Path ${index + 1}` }), field("from s", one.start, set(one, "start", "moved in time"), { min: 0 }),
-        field("to s", one.stop, set(one, "stop", "moved in time"), { min: 0 }), make("span", { class: "tl-quiet", text: `${one.points.length} points` })];
+      return [make("b", { text: `Path ${index + 1}` }), field("from s", one.start, set("start", "moved in time"), { min: 0 }),
+        field("to s", one.stop, set("stop", "moved in time"), { min: 0 }), make("span", { class: "tl-quiet", text: `${one.points.length} points` })];
     },
     keys(one) {
       const [x, z] = author.keyPlace(one);
-      const part = make("select", { "aria-label": "Part", onchange: () => set(one, "part", "part changed")(part.value) },
+      const part = make("select", { "aria-label": "Part", onchange: () => set("part", "part changed")(part.value) },
         ...LANES.slice(1).map(([name, label]) => make("option", { value: name, text: label, selected: name === one.part })));
-      return [part, make("span", { class: "tl-quiet", text: `frame ${one.frame} of ${one.clip}` }), field("at s", one.at, set(one, "at", "moved in time"), { min: 0, step: 0.05 }),
-        field("x m", Math.round(x * 100) / 100, set(one, "x", "moved")), field("z m", Math.round(z * 100) / 100, set(one, "z", "moved")),
-        field("turn °", degrees(one.turn), (value) => set(one, "turn", "turned")(radians(value)), { step: 5 })];
+      return [part, make("span", { class: "tl-quiet", text: `frame ${one.frame} of ${one.clip}` }), field("at s", one.at, set("at", "moved in time"), { min: 0, step: 0.05 }),
+        field("x m", Math.round(x * 100) / 100, set("x", "moved")), field("z m", Math.round(z * 100) / 100, set("z", "moved")),
+        field("turn °", degrees(one.turn), (value) => set("turn", "turned")(radians(value)), { step: 5 })];
     },
   };
   const refresh = () => {

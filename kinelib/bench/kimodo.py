@@ -7,19 +7,42 @@ the same, so that a few steps of each are measured, in turn, and their time is m
 
 from __future__ import annotations
 
+import json
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from kinelib.learning.files import write_text_whole
 
 STEPS, FAST_STEPS = 100, 20
 SECONDS = 6.0
 
 
+def bench_kimodo(threads: int = 2, json_path: str | Path | None = None, rounds: int = 3) -> str:
+    """Measures our sampler against the plain one and returns a Markdown table.
+
+    Args:
+        threads: CPU threads.
+        json_path: where the numbers go as well; None writes nothing.
+        rounds: measurements of each pair.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        rows = measure_kimodo(rounds)
+    finally:
+        torch.set_num_threads(before)
+    if json_path is not None:
+        write_text_whole(Path(json_path), json.dumps({"threads": threads, "rows": rows}, indent=1) + "\n")
+    return kimodo_table(rows)
+
+
 @torch.no_grad()
-def bench_kimodo(rounds: int = 3, steps: int = 2) -> list[dict]:
+def measure_kimodo(rounds: int = 3, steps: int = 2) -> list[dict]:
     """Measures our sampler against the plain one, without constraints and with some.
 
     Args:
