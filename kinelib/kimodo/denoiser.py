@@ -26,8 +26,10 @@ from kinelib.bodies.feature_statistics import Statistics
 from kinelib.bodies.features import LOCAL_ROOT, ROOT, FeatureLayout, checked_lengths, frame_mask, local_root
 from kinelib.kimodo.diffusion import signal_amplitude
 from kinelib.kimodo.encoder import EncoderLayer, Stage, StageConditions, sinusoids
+from kinelib.kimodo.filters import filter_matrices
 from kinelib.notation import ShapeError, check_shape
 
+FLOOR = 0.1  # of the mean variance of sentence vectors, added to every direction's before it is divided by
 SKIP_WIDTH = 64  # channels of the step's code from which the skip's gains are read
 
 
@@ -49,6 +51,9 @@ class DenoiserConfig:
     patch: int = 4  # frames in a token (paper: 1)
     broadcast: bool = True  # sentence, step and heading are also added to every pose (paper: no)
     skip: bool = True  # predict a correction of the noisy features (paper: no)
+    root_filter: float = 2.0  # frames, deviation of the low-pass filter over the predicted root's path (paper: 0, none)
+    body_filter: float = 0.8  # the same for heading, height and body, contacts apart (paper: 0, none)
+    whiten_text: bool = True  # sentence vectors are decorrelated by the training prompts' statistics (paper: no)
     stages: int = 2  # 1: one transformer for root and body, the paper's ablation
     stage2_root: str = "local"  # what the second stage reads of the root: "local", or "global" for the paper's ablation
     stop_gradient: bool = True  # in training, the body's loss does not reach the root stage (official code)
@@ -75,6 +80,9 @@ PAPER_L = DenoiserConfig(
     patch=1,
     broadcast=False,
     skip=False,
+    root_filter=0.0,
+    body_filter=0.0,
+    whiten_text=False,
     dropout=0.1,
 )
 PAPER_M = replace(PAPER_L, layers=8)
@@ -90,6 +98,8 @@ class Prepared:
     target: Tensor | None  # (B, T, D) their normalised values
     valid: Tensor | None  # (B, T) bool; None when no frame is padding
     lengths: Tensor  # (B,) frames of every clip, on the CPU
+    root_filter: Tensor | None = None  # (B or 1, T, T); None for no filter
+    body_filter: Tensor | None = None  # likewise
 
 
 class TwoStageDenoiser(nn.Module):
@@ -135,6 +145,9 @@ class TwoStageDenoiser(nn.Module):
                 if isinstance(stage, Stage):
                     nn.init.zeros_(stage.features_out.weight)
                     nn.init.zeros_(stage.features_out.bias)
+        if config.whiten_text:
+            self.register_buffer("text_mean", torch.zeros(config.text_width, device="cpu"))
+            self.register_buffer("text_map", torch.eye(config.text_width, device="cpu"))
         # On the CPU by name: numbers that are not learned exist even when the network is built on the meta device.
         self.statistics = Statistics(torch.zeros(features, device="cpu"), torch.ones(features, device="cpu"))
         self.local_statistics = Statistics(torch.zeros(LOCAL_ROOT, device="cpu"), torch.ones(LOCAL_ROOT, device="cpu"))
@@ -147,6 +160,34 @@ class TwoStageDenoiser(nn.Module):
         """
         self.statistics.set(features)
         self.local_statistics.set(local)
+
+    def set_text_statistics(self, vectors: Tensor) -> None:
+        """Measures how sentence vectors are to be decorrelated; nothing for a network that takes them as they are.
+
+        Args:
+            vectors: (N, text_width) of the different training prompts, N >= 2. Directions with less than `FLOOR` of the mean
+                variance are not blown up to one.
+
+        Raises:
+            ShapeError: for vectors of another width, or a single one.
+        """
+        if not self.config.whiten_text:
+            return
+        count = check_shape("vectors", vectors, f"N {self.config.text_width}")["N"]
+        if count < 2:
+            raise ShapeError("a covariance needs the vectors of at least two different prompts; got one.")
+        vectors = vectors.double()
+        variances, axes = torch.linalg.eigh(torch.cov(vectors.T))
+        scales = (variances.clamp_min(0) + FLOOR * variances.mean()).rsqrt()
+        self.text_mean.copy_(vectors.mean(0))
+        self.text_map.copy_(axes * scales @ axes.T)
+
+    def _whitened(self, text: Tensor) -> Tensor:
+        """Sentence vectors as the network reads them; zeros, which are no text, stay zeros."""
+        if not self.config.whiten_text:
+            return text
+        said = (text != 0).any(-1, keepdim=True)
+        return torch.where(said, (text - self.text_mean) @ self.text_map, 0.0)
 
     def set_dropout(self, share: float) -> None:
         """Changes the share dropped in training, which the paper does between its phases."""
@@ -194,8 +235,11 @@ class TwoStageDenoiser(nn.Module):
         if mask is not None:
             mask, target = self._checked_constraints(mask, target, batch, frames, valid)
         stages = [self.whole] if config.stages == 1 else [self.root, self.body]
+        text = self._whitened(text)
         conditions = [stage.prepare(text, first_heading, frames, mask, valid) for stage in stages]
-        return Prepared(conditions, mask, target if mask is not None else None, valid, lengths)
+        matrices = lambda width: filter_matrices(lengths, frames, width).to(own) if width else None
+        filters = matrices(config.root_filter), matrices(config.body_filter)
+        return Prepared(conditions, mask, target if mask is not None else None, valid, lengths, *filters)
 
     def _checked_constraints(
         self, mask: Tensor, target: Tensor | None, batch: int, frames: int, valid: Tensor | None
@@ -229,17 +273,18 @@ class TwoStageDenoiser(nn.Module):
         kept = self._kept(x, steps, prepared.mask)
         if self.config.stages == 1:
             out = self.whole(x, steps, prepared.stages[0])
-            return out if kept is None else out + kept
+            return _smoothed(out if kept is None else out + kept, prepared)
         root = self.root(x, steps, prepared.stages[0])
         if kept is not None:
             root = root + kept[..., ROOT]
+        root = _smoothed(root, prepared)
         given = self.bridge(root.detach() if self.training and self.config.stop_gradient else root, prepared.lengths)
         if prepared.valid is not None:
             given = torch.where(prepared.valid[..., None], given, 0.0)
         body = self.body(torch.cat([given, x[..., ROOT.stop :]], dim=-1), steps, prepared.stages[1])
         if kept is not None:
             body = body + kept[..., ROOT.stop :]
-        return torch.cat([root, body], dim=-1)
+        return torch.cat([root, _smoothed_body(body, prepared)], dim=-1)
 
     def forward(
         self,
@@ -278,6 +323,26 @@ class TwoStageDenoiser(nn.Module):
         return x * (gains if mask is None else torch.where(mask, 1.0, gains))
 
 
+def _smoothed(x: Tensor, prepared: Prepared) -> Tensor:
+    """Root channels, and the body's where there are any, after their filters: (B, T, 5) or (B, T, D)."""
+    root, rest = x[..., : ROOT.stop], x[..., ROOT.stop :]
+    if prepared.body_filter is not None:
+        root = torch.cat(
+            [root[..., :1], prepared.body_filter @ root[..., 1:2], root[..., 2:3], prepared.body_filter @ root[..., 3:]], -1
+        )
+    if prepared.root_filter is not None:
+        path = prepared.root_filter @ root[..., [0, 2]]
+        root = torch.cat([path[..., :1], root[..., 1:2], path[..., 1:], root[..., 3:]], -1)
+    return torch.cat([root, _smoothed_body(rest, prepared)], -1) if rest.shape[-1] else root
+
+
+def _smoothed_body(body: Tensor, prepared: Prepared) -> Tensor:
+    """Body channels after their filter; the four contacts, which switch, pass as they are."""
+    if prepared.body_filter is None:
+        return body
+    return torch.cat([prepared.body_filter @ body[..., :-4], body[..., -4:]], -1)
+
+
 def _check_config(config: DenoiserConfig) -> None:
     for name, known in (("norm", ("pre", "post")), ("stages", (1, 2)), ("stage2_root", ("local", "global"))):
         if getattr(config, name) not in known:
@@ -285,5 +350,7 @@ def _check_config(config: DenoiserConfig) -> None:
     for name in ("joints", "layers", "heads", "ffn", "patch", "text_width", "max_frames"):
         if getattr(config, name) < 1:
             raise ValueError(f"{name} must be at least 1; got {getattr(config, name)}.")
+    if min(config.root_filter, config.body_filter) < 0:
+        raise ValueError(f"filters are 0 frames or wider; got {config.root_filter} and {config.body_filter}.")
     if config.registers < 0 or not 0 <= config.dropout < 1:
         raise ValueError(f"registers must be 0 or more and dropout in [0, 1); got {config.registers} and {config.dropout}.")

@@ -53,7 +53,7 @@ from kinelib.learning.text import TextEncoder, text_table
 STAGES = ("denoiser", "procedural", "one-stage", "global-root", "no-curriculum", "no-smooth-root", "no-extra-tokens")
 SHIPPED_STAGES = STAGES[:2]  # what a training without a stage makes; the ablations are asked for by name
 SMALL = Curriculum(text_only=0.25, rootless=0.15, dropout=(0.0, 0.0))
-LOSS = LossConfig(pinned=1.0, motion=0.5)
+LOSS = LossConfig(pinned=1.0, motion=0.5, standing=0.5)
 
 
 @dataclass(frozen=True)
@@ -269,6 +269,9 @@ def train_stage(
         model.load_state_dict(model.state_dict() | fitting)
     sentences = sorted({*motions.sentences(), *tests.sentences()})
     vectors = sentence_vectors(text_table(sentences, TextEncoder(), cache), sentences)
+    if not (earlier and earlier.config.whiten_text):  # otherwise its statistics are part of the weights it starts from
+        heard = set(motions.sentences())
+        model.set_text_statistics(vectors[[sentence in heard and sentence != "" for sentence in sentences]])
     own = {source for source in motions.sources if source != "procedural"}
     options = dict(
         frames=model.config.max_frames,

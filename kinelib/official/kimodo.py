@@ -89,6 +89,9 @@ def load_kimodo(
         patch=1,
         broadcast=False,
         skip=False,
+        root_filter=0.0,
+        body_filter=0.0,
+        whiten_text=False,
         dropout=0.1,
     )
     model = TwoStageDenoiser(config).eval()
