@@ -31,8 +31,8 @@ Results land in runs/<profile>/NN_slug/. exit status: 0 done, 1 a notebook faile
   python -m kinelib train zipmo --stage autoencoder --seconds 60 --out runs/try
   python -m kinelib train kimodo --stage procedural              weights without a licence to mind
 
-Stages of zipmo: autoencoder, planner, regression, direct, autoregressive, video. Stages of kimodo: denoiser, procedural, and
-the ablations one-stage, global-root, no-curriculum, no-smooth-root, no-extra-tokens.
+Stages of zipmo: autoencoder, planner, regression, direct, autoregressive, video. Stages of kimodo: denoiser, procedural,
+evaluator, and the ablations one-stage, global-root, no-curriculum, no-smooth-root, no-extra-tokens.
 
 Ctrl-C saves the state first; --resume continues from it. Later stages need the autoencoder's checkpoint in --out.""",
     "track": """examples:

@@ -138,7 +138,7 @@ def test_train_runs_all_stages_in_order_and_stops_when_interrupted(monkeypatch, 
     assert calls[0][2]["resume"] and calls[0][2]["seconds"] == 1.5 and calls[0][2]["steps"] is None
     calls.clear()
     assert cli.main(["train", "kimodo", "--captured", "clips", "--out", "here"]) == 0
-    assert [call[0] for call in calls] == ["denoiser", "procedural"]
+    assert [call[0] for call in calls] == ["denoiser", "procedural", "evaluator"]
     assert str(calls[0][2]["captured"]) == "clips" and "real" not in calls[0][2] and str(calls[0][1][1]) == "here"
     calls.clear()
     stop = "planner"

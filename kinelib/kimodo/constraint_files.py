@@ -136,13 +136,28 @@ def load_constraints(path: str | Path, skeleton: Skeleton | None = None) -> Cons
         raise head(str(error), "skeleton", "Pass the skeleton to load_constraints.") from error
     if body.name != said:
         raise head(f"the file is for {said!r}, not for {body.name!r}.", "skeleton", "Retarget, or pass that skeleton.")
-    constraints = tuple(_read(one, number, body, float(fps), name) for number, one in enumerate(listed))
+    constraints = parse_constraints(listed, body, float(fps), file=name)
     last = max((max(one.frames) for one in constraints), default=0)
     try:
         compile_constraints(constraints, FeatureLayout(body), last + 1 if frames is None else frames, fps)
     except ConstraintError as error:
         raise error.located(file=name) from error
     return ConstraintFile(constraints, body, float(fps), frames)
+
+
+def parse_constraints(entries: Sequence[Any], skeleton: Skeleton, fps: float, *, file: str = "") -> tuple[Constraint, ...]:
+    """Constraints from the plain dicts of a file's list, which is also what the authoring widget gives.
+
+    Args:
+        entries: one dict a constraint, with its type.
+        skeleton: whose joints they name.
+        fps: frames a second.
+        file: named by errors.
+
+    Raises:
+        ConstraintError: naming the constraint's number, the field, what is wrong and what to do.
+    """
+    return tuple(_read(one, number, skeleton, fps, file) for number, one in enumerate(entries))
 
 
 def read_json(path: str | Path) -> Any:

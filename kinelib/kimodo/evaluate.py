@@ -304,7 +304,7 @@ def evaluate_kimodo(
     model = load_denoiser(stage, checkpoint)
     held_out = held_out_clips(None if stage == "procedural" else captured)
     folder = Path(checkpoint or SHIPPED)
-    evaluator = load_evaluator(folder) if (folder / "evaluator").is_dir() else None
+    evaluator = load_evaluator(folder / "evaluator") if (folder / "evaluator").is_dir() else None
     rows = text_rows(model, held_out, extent, evaluator, say)
     rows += constraint_rows(model, held_out, extent, say) + solver_rows(model, held_out, extent, say)
     if json_path is not None:

@@ -13,6 +13,7 @@ moving average of the weights (Section 5.1 of the paper), with statistics measur
     no-curriculum   as denoiser                  constraints from the first step, all of them at once
     no-smooth-root  as denoiser                  the pelvis itself instead of the smoothed root
     no-extra-tokens as denoiser                  no register tokens
+    evaluator       as denoiser                  not a denoiser: see `kinelib.bodies.evaluator`
 
 Departures of the small sizes, chosen for short trainings and not compared one by one: AdamW with a cosine schedule instead
 of Adam-atan2 at a constant rate, more of the training in phase two, no dropout, and two more weights in `LOSS`.
@@ -45,13 +46,23 @@ from kinelib.kimodo.data import (
 from kinelib.kimodo.denoiser import PAPER_L, DenoiserConfig, TwoStageDenoiser
 from kinelib.kimodo.diffusion import STEPS, q_sample
 from kinelib.kimodo.losses import LossConfig, MotionLoss
+from kinelib.kimodo.train_evaluator import train_evaluator_stage
 from kinelib.learning import checkpoints, state
 from kinelib.learning.fit import FitConfig, FitResult, fit
 from kinelib.learning.profiles import Profile, profile
 from kinelib.learning.text import TextEncoder, text_table
 
-STAGES = ("denoiser", "procedural", "one-stage", "global-root", "no-curriculum", "no-smooth-root", "no-extra-tokens")
-SHIPPED_STAGES = STAGES[:2]  # what a training without a stage makes; the ablations are asked for by name
+STAGES = (
+    "denoiser",
+    "procedural",
+    "one-stage",
+    "global-root",
+    "no-curriculum",
+    "no-smooth-root",
+    "no-extra-tokens",
+    "evaluator",
+)
+SHIPPED_STAGES = ("denoiser", "procedural", "evaluator")  # what a training without a stage makes
 SMALL = Curriculum(text_only=0.25, rootless=0.15, dropout=(0.0, 0.0))
 LOSS = LossConfig(pinned=1.0, motion=0.5, standing=0.5)
 
@@ -251,6 +262,12 @@ def train_stage(
     if (out / stage).exists() and not overwrite and not (resume and state.exists(out / f"{stage}-training")):
         raise FileExistsError(f"{out / stage} exists; pass overwrite=True to train it afresh, or choose another folder.")
     folder, cache = captured_folder(stage, captured), cache_folder(out)
+    if stage == "evaluator":
+        sets = [training_set("denoiser", count, folder, cache, part) for count, part in _parts(size.clips)]
+        own = dict(
+            resume=resume, overwrite=overwrite, steps=steps, seconds=None if steps else min(seconds, 400.0), seed=seed
+        )
+        return train_evaluator_stage(*sets, out, cache=cache, **own)
     torch.manual_seed(seed)
     model = build(stage, name, **(network or {}))
     earlier = start and checkpoints.load(Path(start) / stage, TwoStageDenoiser, DenoiserConfig)
@@ -258,7 +275,7 @@ def train_stage(
     if data_share < 1:
         # Every so-manieth clip: the shares of contents and sources stay.
         motions = motions.pick(sorted({int(i / data_share) for i in range(max(1, round(len(motions) * data_share)))}))
-    tests = training_set(stage, max(8, size.clips // 16), folder, cache, part="test")
+    tests = training_set(stage, _parts(size.clips)[1][0], folder, cache, part="test")
     model.set_statistics(*statistics(motions, frames=model.config.max_frames))
     if earlier:
         fitting = {
@@ -298,6 +315,11 @@ def train_stage(
         extra = {"smooth_root": stage != "no-smooth-root", "data_share": data_share}
         checkpoints.save(out / stage, model, card=card, extra=extra, overwrite=True, half=True)
     return result
+
+
+def _parts(clips: int) -> tuple[tuple[int, str], tuple[int, str]]:
+    """How many procedural clips are trained on, and how many are held out."""
+    return (clips, "train"), (max(8, clips // 16), "test")
 
 
 def stage_card(stage: str, name: Profile, motions: MotionSet, result: FitResult, options: dict) -> str:

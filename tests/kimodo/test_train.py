@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from kinelib.bodies.evaluator_training import load_evaluator
 from kinelib.bodies.features import FeatureLayout
 from kinelib.bodies.skeletons import FPS, SMPLX22
 from kinelib.kimodo import data, train
@@ -133,10 +134,20 @@ def test_phases_follow_the_progress(motions):
 
 # ---- stages
 
+DENOISERS = [stage for stage in train.STAGES if stage != "evaluator"]
+
+
+@pytest.mark.slow
+def test_the_evaluator_is_a_stage_too(small):
+    result = train.train_stage("evaluator", **small | {"steps": 3})
+    card = (small["out"] / "evaluator" / "card.md").read_text()
+    assert result.steps == 3 and "10 procedural clips" in card and "MIT." in card and "--stage evaluator" in card
+    load_evaluator(small["out"] / "evaluator")
+
 
 @pytest.mark.slow
 def test_every_stage_trains_and_what_it_saves_can_be_used(small):
-    for stage in train.STAGES:
+    for stage in DENOISERS:
         result = train.train_stage(stage, **small)
         assert result.steps == 4 and {"step", "seconds", "text", "constrained"} == set(result.validations[-1])
         model = load(small["out"] / stage)
@@ -264,7 +275,7 @@ def test_mistakes_are_told_before_clips_are_made(small, monkeypatch, tmp_path):
 @pytest.mark.parametrize("name", list(Profile))
 def test_networks_of_all_profiles_can_be_built(name):
     with torch.device("meta"):
-        models = {stage: train.build(stage, name) for stage in train.STAGES}
+        models = {stage: train.build(stage, name) for stage in DENOISERS}
     assert models["denoiser"].config.joints == 22 and models["denoiser"].config.max_frames >= 100
     if name is Profile.PAPER:
         size = train.SIZES[name]
