@@ -147,7 +147,8 @@ class TwoStageDenoiser(nn.Module):
                     nn.init.zeros_(stage.features_out.bias)
         if config.whiten_text:
             self.register_buffer("text_mean", torch.zeros(config.text_width, device="cpu"))
-            self.register_buffer("text_map", torch.eye(config.text_width, device="cpu"))
+            # Not learned, but a matrix of weights to a checkpoint, which keeps those as float16.
+            self.text_map = nn.Parameter(torch.eye(config.text_width, device="cpu"), requires_grad=False)
         # On the CPU by name: numbers that are not learned exist even when the network is built on the meta device.
         self.statistics = Statistics(torch.zeros(features, device="cpu"), torch.ones(features, device="cpu"))
         self.local_statistics = Statistics(torch.zeros(LOCAL_ROOT, device="cpu"), torch.ones(LOCAL_ROOT, device="cpu"))
@@ -180,7 +181,7 @@ class TwoStageDenoiser(nn.Module):
         variances, axes = torch.linalg.eigh(torch.cov(vectors.T))
         scales = (variances.clamp_min(0) + FLOOR * variances.mean()).rsqrt()
         self.text_mean.copy_(vectors.mean(0))
-        self.text_map.copy_(axes * scales @ axes.T)
+        self.text_map.data.copy_(axes * scales @ axes.T)
 
     def _whitened(self, text: Tensor) -> Tensor:
         """Sentence vectors as the network reads them; zeros, which are no text, stay zeros."""
