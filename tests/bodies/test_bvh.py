@@ -319,6 +319,6 @@ def test_every_real_file_loads_in_reasonable_time():
         for clip in clips_of(file):
             motion = parse_bvh(file.read(clip).decode(), clip).motion(drop=drop)
             count += 1
-            assert len(motion) > 20 and standing(motion) < 0.25, clip
+            assert len(motion) > 10 and standing(motion) < 0.25, clip  # the shortest take less than a second
     assert count == 1154 + 18
     assert time.process_time() - start < 120
