@@ -188,7 +188,7 @@ def train_evaluator(
     )
     if not result.stopped_early and int(os.environ.get("RANK", 0)) == 0:
         card = evaluator_card(model, data, held_out, measure(model, held_out, table), result, source, licence, command)
-        checkpoints.save(out / NAME, model, card=card, overwrite=True)
+        checkpoints.save(out / NAME, model, card=card, overwrite=True, half=True)
     return model, result
 
 
