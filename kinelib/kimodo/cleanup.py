@@ -1,9 +1,10 @@
 """Clean-up: a generated motion made to meet its constraints and to stand still where it stands (Kimodo, Section 3.5).
 
-A denoiser misses its constraints by a few centimetres and its feet slide a little. What is changed, in this order, each by
-the least smooth correction (`trajectory`), so that no frame jumps:
+A denoiser misses its constraints and its feet slide. What is changed, in this order, each by the least smooth correction
+(`trajectory`), so that no frame jumps:
 
-    1. pelvis height, then the path of the root: keyframes give the pelvis, everything else the *smoothed* root
+    0. the path of the root, so that planted feet are still (`foot_lock.steady_root`)
+    1. pelvis height, then the path onto its constraints: keyframes give the pelvis, everything else the *smoothed* root
     2. heading, the whole body about the pelvis
     3. keyframes, the local rotations of all joints
     4. feet that have targets, by two-bone inverse kinematics (`limbs`)
@@ -33,7 +34,7 @@ from kinelib.bodies.motion import Motion
 from kinelib.bodies.skeleton import Skeleton
 from kinelib.bodies.smoothing import smooth_root
 from kinelib.kimodo.constraints import Constraint
-from kinelib.kimodo.foot_lock import FootLocking, lock_feet
+from kinelib.kimodo.foot_lock import FootLocking, Steadying, lock_feet, speeds, steady_root
 from kinelib.kimodo.goals import Flags, Goals, gather
 from kinelib.kimodo.limbs import between, descendants, limbs, local_of, place, pose, reach
 from kinelib.kimodo.metrics import Errors, constraint_errors, foot_skate, penetration
@@ -50,6 +51,7 @@ class Cleaning:
     margin: float = 0.0  # metres by which the smoothed root may pass its targets (the release: 0.04)
     lock: bool = True  # whether standing feet are locked
     locking: FootLocking = FootLocking()  # how
+    steadying: Steadying = Steadying()  # and how the path of the pelvis follows them
     rounds: int = 4  # of correcting the root and smoothing it again; each leaves a few per cent of the error
 
 
@@ -57,10 +59,10 @@ class Cleaning:
 class Cleaned:
     """A cleaned motion and what cleaning did."""
 
-    motion: Motion  # cleaned, with the same contacts
+    motion: Motion  # cleaned; its contacts are those of the feet that do stand now
     before: Errors  # constraint errors of the motion as generated
     after: Errors  # and as cleaned
-    skate: tuple[float, float]  # m/s from contacts, before and after; NaN without contacts
+    skate: tuple[float, float]  # m/s, before and after, each from the motion's own contacts; NaN without contacts
     depth: tuple[float, float]  # metres below the floor, mean over frames, before and after
     moved: float  # metres, mean over joints and frames of how far cleaning moved them
     left: tuple[str, ...] = ()  # what is asked but not corrected
@@ -101,7 +103,13 @@ def clean(motion: Motion, constraints: Sequence[Constraint] = (), how: Cleaning 
         contacts = features.contacts(motion.positions()[None], motion.fps, skeleton)[0]
     standing = np.where(goals.standing, goals.stands, contacts.numpy() > 0.5)
     root, turned = motion.root.double().numpy(), pose(motion.rotations, motion.root, skeleton)[1]
-    root = _root(root, goals, how)
+    weights = None
+    if how.lock:
+        root, stands, weights = steady_root(
+            turned, root, skeleton, standing, motion.fps, how=how.locking, steadying=how.steadying
+        )
+        standing = np.where(goals.standing, goals.stands, stands)
+    root = _root(root, goals, how, weights)
     turned = _face(turned, root, goals, skeleton)
     turned = _keyframes(turned, goals, skeleton)
     root = _nearer(turned, root, goals, skeleton)
@@ -113,11 +121,15 @@ def clean(motion: Motion, constraints: Sequence[Constraint] = (), how: Cleaning 
         held = np.stack([goals.at(descendants(skeleton, limb.end)) for limb in feet.values()], -1)
         # Whatever fixes the pelvis or a hand also forbids that the pelvis comes down there.
         others = goals.tall | goals.at([joint for limb in hands.values() for joint in descendants(skeleton, limb.end)])
-        turned, root = lock_feet(turned, root, skeleton, standing, motion.fps, held=held, still=others, how=how.locking)
+        turned, root, standing = lock_feet(turned, root, skeleton, standing, held=held, still=others, how=how.locking)
     for _ in range(3):
         turned = _lean(turned, root, goals, skeleton)
         for limb in hands.values():
             turned = _effector(turned, root, goals, skeleton, limb)
+    if how.lock:
+        # What moves in spite of all is no contact, even where one is asked.
+        slow = speeds(place(turned, root, skeleton)[:, skeleton.contact_joints], motion.fps) < features.CONTACT_SPEED
+        standing = standing & slow & ~(goals.standing & ~goals.stands)
     tensor = lambda values: torch.from_numpy(values).to(motion.root)
     cleaned = replace(
         motion,
@@ -132,7 +144,8 @@ def clean(motion: Motion, constraints: Sequence[Constraint] = (), how: Cleaning 
 def _compared(motion, cleaned, constraints, contacts, goals, skeleton) -> Cleaned:
     def measured(one: Motion) -> tuple[Errors, float, float]:
         positions = one.positions()[None]
-        skate = foot_skate(positions, contacts[None].to(positions), one.fps, skeleton)
+        stands = contacts if one.contacts is None else one.contacts
+        skate = foot_skate(positions, stands[None].to(positions), one.fps, skeleton)
         return constraint_errors(one, constraints), float(skate), float(penetration(positions)[0])
 
     (before, skate, depth), (after, skate_after, depth_after) = measured(motion), measured(cleaned)
@@ -145,8 +158,12 @@ def _compared(motion, cleaned, constraints, contacts, goals, skeleton) -> Cleane
 # ---- root
 
 
-def _root(root: Array, goals: Goals, how: Cleaning) -> Array:
-    """The root's path (T, 3): height at keyframes, then pelvis at keyframes and smoothed root elsewhere."""
+def _root(root: Array, goals: Goals, how: Cleaning, weights: Array | None) -> Array:
+    """The root's path (T, 3): height at keyframes, then pelvis at keyframes and smoothed root elsewhere.
+
+    `weights` (T - 1,) are those with which the path was made steady: with them again, standing feet and pins are met
+    together as well as can be (`trajectory.follow`). None: not made steady; then slow frames keep their velocity.
+    """
     root = root.copy()
     tall = goals.posed | goals.tall
     height = np.where(goals.posed, goals.pelvis[:, 1], goals.height)
@@ -164,19 +181,22 @@ def _root(root: Array, goals: Goals, how: Cleaning) -> Array:
     # A keyframe on a drawn path says how far the pelvis sways off the path there. Its neighbours must follow that sway,
     # or the pelvis would jump to the keyframe and back.
     both, path = exact & goals.rooted, goals.rooted
+    smooth = dict(position=how.steadying.position, velocity=weights, acceleration=how.steadying.acceleration)
+    if weights is None:
+        smooth = dict(velocity=speed_weights(root[:, [0, 2]]))
     for _ in range(how.rounds if path.any() else 1):
-        smooth = smooth_root(torch.from_numpy(root[:, [0, 2]])).numpy()
+        straight = smooth_root(torch.from_numpy(root[:, [0, 2]])).numpy()
         if both.any():
-            sway = np.where(both[:, None], (want - goals.root) - (root[:, [0, 2]] - smooth), 0)
+            sway = np.where(both[:, None], (want - goals.root) - (root[:, [0, 2]] - straight), 0)
             root[:, [0, 2]] += correct(np.zeros_like(sway), both, sway, position=0.05)
         # Where the path is asked, the pelvis moves by what the smoothed root is off: its sway stays.
-        off = np.where(path[:, None], goals.root - smooth, 0)
+        off = np.where(path[:, None], goals.root - straight, 0)
         if np.linalg.norm(off, axis=1).max() < 1e-4 and not exact.any():
             break
         target = np.where((exact & ~path)[:, None], want, root[:, [0, 2]] + off)
         radius = np.where(path & (how.margin > 0), how.margin, np.nan)
         pins = (exact & ~path) | (path & (how.margin == 0))
-        root[:, [0, 2]] = correct(root[:, [0, 2]], pins, target, radius=radius, velocity=speed_weights(root[:, [0, 2]]))
+        root[:, [0, 2]] = correct(root[:, [0, 2]], pins, target, radius=radius, **smooth)
     # What is left at keyframes on a path is millimetres.
     root[:, [0, 2]] = correct(root[:, [0, 2]], both, want, position=0.05)
     return root

@@ -118,6 +118,38 @@ def correct_rotations(
     return result
 
 
+def follow(
+    reference: ArrayLike,
+    steps: ArrayLike,
+    velocity: float | ArrayLike,
+    *,
+    position: float = 1e-3,
+    acceleration: float = 10.0,
+) -> Array:
+    """Changes the steps of a curve towards wanted ones by least squares, and the curve itself little and smoothly.
+
+    With y = x - reference it minimises what :func:`correct` does, without pins and with w_v (y_{t+1} - y_t - s_t)^2 for the
+    velocity. Because both are quadratic with one matrix, `correct` with the same weights on the result gives the least cost
+    of the two together: first `follow`, then pins, is one joint problem solved in two steps.
+
+    Args:
+        reference: (T, C) the curve as it is.
+        steps: (T - 1, C) by how much each step from a frame to the next should change.
+        velocity: w_v, a number or (T - 1,): how much that is wanted.
+        position, acceleration: w_p, above 0, and w_a.
+
+    Raises:
+        ShapeError: when there is not one step fewer than frames. ValueError: as :func:`correct`.
+    """
+    x, wanted = np.asarray(reference, float), np.asarray(steps, float)
+    if x.ndim != 2 or wanted.shape != (max(len(x) - 1, 0), x.shape[1]):
+        raise ShapeError(f"steps must be (T - 1, C) for a reference (T, C); got {wanted.shape} for {x.shape}.")
+    system = _bands(len(x), np.full(len(x), float(position)), velocity, acceleration)
+    pulled = np.broadcast_to(np.asarray(velocity, float), (len(wanted),))[:, None] * wanted
+    push = -np.diff(pulled, axis=0, prepend=0, append=0) if len(wanted) else np.zeros_like(x)
+    return x + _solve(system, np.zeros(len(x), bool), np.zeros_like(x), push)
+
+
 def speed_weights(path: ArrayLike, still: float = 0.05) -> Array:
     """Weights (T - 1,) of velocity that keep slow frames of a (T, C) path from drifting: 1 / max(step / still, 0.001).
 

@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import minimize
 from scipy.spatial.transform import Rotation
 
-from kinelib.kimodo.trajectory import correct, correct_rotations, matrices_of, speed_weights, vectors_of
+from kinelib.kimodo.trajectory import correct, correct_rotations, follow, matrices_of, speed_weights, vectors_of
 from kinelib.notation import ShapeError
 
 
@@ -124,3 +124,40 @@ def test_bad_input_is_named():
         correct(x, flags(60, 3), x, position=0.0, velocity=0.0)
     with pytest.raises(ValueError, match="negative"):
         correct(x, flags(60, 3), x, position=-1.0)
+
+
+def dense_follow(x, steps, weights, position, acceleration, pins=(), values=None):
+    """The same minimum by normal equations with the pins as Lagrange multipliers."""
+    count = len(x)
+    first = np.diff(np.eye(count), axis=0)
+    second = np.diff(first, axis=0)
+    matrix = position * np.eye(count) + first.T @ np.diag(weights) @ first + acceleration * second.T @ second
+    right = first.T @ (weights[:, None] * steps)
+    rows = np.eye(count)[list(pins)]
+    system = np.block([[matrix, rows.T], [rows, np.zeros((len(pins), len(pins)))]])
+    given = (values - x)[list(pins)] if len(pins) else np.zeros((0, x.shape[1]))
+    return x + np.linalg.solve(system, np.concatenate([right, given]))[:count]
+
+
+def test_following_steps_agrees_with_a_dense_solve():
+    x, random = path(30), np.random.default_rng(2)
+    steps, weights = random.normal(size=(29, 2)) * 0.02, random.uniform(0.2, 2, size=29)
+    found = follow(x, steps, weights, position=1e-3, acceleration=5.0)
+    np.testing.assert_allclose(found, dense_follow(x, steps, weights, 1e-3, 5.0), atol=1e-9)
+    np.testing.assert_allclose(follow(x, 0 * steps, weights), x, atol=1e-12)
+    even = follow(x, np.full((29, 2), 0.01), 1.0, position=1e-9, acceleration=5.0)
+    np.testing.assert_allclose(np.diff(even - x, axis=0), 0.01, atol=1e-4)
+
+
+def test_following_and_then_pinning_is_one_joint_problem():
+    x, random = path(30), np.random.default_rng(3)
+    steps, weights = random.normal(size=(29, 2)) * 0.02, random.uniform(0.2, 2, size=29)
+    given = dict(position=1e-3, acceleration=5.0)
+    target = x + 0.3
+    pinned = correct(follow(x, steps, weights, **given), flags(30, 4, 20), target, velocity=weights, **given)
+    np.testing.assert_allclose(pinned, dense_follow(x, steps, weights, 1e-3, 5.0, (4, 20), target), atol=1e-9)
+
+
+def test_wrong_steps_are_refused():
+    with pytest.raises(ShapeError, match="steps must be"):
+        follow(path(10), np.zeros((10, 2)), 1.0)
