@@ -49,6 +49,10 @@ def run_command(arguments: argparse.Namespace) -> int:
             _generate_motion(given) if given.what == "motion" else _generate_tracks(given)
         case "export":
             _export(given)
+        case "annotate":
+            _annotate(given)
+        case "retrieve":
+            _retrieve(given)
         case "evaluate":
             print(_evaluate(given))
         case "parity":
@@ -91,25 +95,77 @@ def _generate_tracks(given: argparse.Namespace) -> None:
 
 
 def _generate_motion(given: argparse.Namespace) -> None:
-    from kinelib.kimodo.write_motions import generate_motions
+    own = {"steps": given.steps, "stage": given.stage}
+    if given.system == "kinmo":
+        from kinelib.kinmo.write_motions import generate_motions
 
+        if given.constraints:
+            raise ValueError("--constraints are for kimodo; kinmo reads --group sentences.")
+        weights = _numbers("--guidance", given.guidance, 1)
+        own |= {"groups": given.group, "guidance": weights and weights[0]}
+    else:
+        from kinelib.kimodo.write_motions import generate_motions
+
+        if given.group:
+            raise ValueError("--group is for kinmo; add --system kinmo.")
+        own |= {"constraints": given.constraints, "solver": given.solver, "cleanup": not given.raw}
+        own |= {"guidance": _numbers("--guidance", given.guidance, 2)}
     motions = generate_motions(
         given.prompt,
         given.duration,
-        constraints=given.constraints,
         samples=given.samples,
         seed=given.seed,
-        steps=given.steps,
-        solver=given.solver,
-        guidance=tuple(given.guidance),
-        cleanup=not given.raw,
-        stage=given.stage,
         checkpoint=given.checkpoint,
         out=given.out,
         overwrite=given.overwrite,
         say=print,
+        **{name: value for name, value in own.items() if value is not None},
     )
     print(f"wrote {len(motions)} motion(s) of {motions[0].seconds:.1f} s to {given.out}")
+
+
+def _numbers(option: str, given: Sequence[float] | None, count: int) -> tuple[float, ...] | None:
+    """As many numbers as the system takes; None where none were given."""
+    if given is not None and len(given) != count:
+        raise ValueError(f"{option} takes {count} number{'s' * (count > 1)} here; got {len(given)}.")
+    return given and tuple(given)
+
+
+def _annotate(given: argparse.Namespace) -> None:
+    from kinelib.kinmo.annotate_files import annotate_files
+
+    options = dict(texts=given.text, keyframes=given.keyframes, overwrite=given.overwrite)
+    records = annotate_files(given.source, given.out, **options)
+    if given.out is not None:
+        print(f"wrote {len(records)} record(s) to {given.out}")
+        return
+    for record in records:
+        print(f"{record.name} ({record.end} frames at {record.fps:g} a second)")
+        for name, said in (*record.groups.items(), *record.interactions.items()):
+            print(f"  {name:24} {said}")
+        for frame, said in record.keyframes:
+            print(f"  frame {frame:<18} {said}")
+
+
+def _retrieve(given: argparse.Namespace) -> None:
+    from kinelib.kinmo.search_files import retrieve_motions
+    from kinelib.kinmo.train import captured_folder
+
+    hits, searched = retrieve_motions(
+        given.text,
+        motion=given.motion,
+        count=given.count,
+        captured=captured_folder(given.captured),
+        cache=Path("runs") / "data",
+        checkpoint=given.checkpoint,
+        out=given.out,
+        overwrite=given.overwrite,
+    )
+    print(f"of {searched} clips, nearest first (cosine):")
+    for hit in hits:
+        print(f"  {hit.score:5.2f}  {hit.title}")
+    if given.out is not None:
+        print(f"wrote the nearest to {given.out}")
 
 
 def _export(given: argparse.Namespace) -> None:
@@ -152,6 +208,11 @@ def _evaluate(given: argparse.Namespace) -> str:
 
             options = dict(profile_name=given.profile, stage=given.stage, checkpoint=given.checkpoint)
             return evaluate_kimodo(given.json, captured=given.captured, say=say, **options)
+        case "kinmo":
+            from kinelib.kinmo.evaluate import PARTS, evaluate_kinmo
+
+            options = dict(captured=given.captured, parts=tuple(given.part or PARTS))
+            return evaluate_kinmo(given.json, given.profile, given.checkpoint, say=say, **options)
     from kinelib.show.ablation import verdict_table
     from kinelib.zipmo import ablation
 
@@ -200,6 +261,10 @@ def _train(given: argparse.Namespace) -> int:
     )
     if given.system == "kimodo":
         from kinelib.kimodo.train import SHIPPED_STAGES, train_stage
+
+        options["captured"] = given.captured
+    elif given.system == "kinmo":
+        from kinelib.kinmo.train import SHIPPED_STAGES, train_stage
 
         options["captured"] = given.captured
     else:

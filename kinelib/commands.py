@@ -31,10 +31,14 @@ Results land in runs/<profile>/NN_slug/. exit status: 0 done, 1 a notebook faile
   python -m kinelib train zipmo --stage autoencoder --seconds 60 --out runs/try
   python -m kinelib train kimodo --stage procedural              weights without a licence to mind
 
-Stages of zipmo: autoencoder, planner, regression, direct, autoregressive, video. Stages of kimodo: denoiser, procedural,
-evaluator, and the ablations one-stage, global-root, no-curriculum, no-smooth-root, no-extra-tokens.
+  python -m kinelib train kinmo                                  aligner, tokenizer, generator, flat baseline, control
 
-Ctrl-C saves the state first; --resume continues from it. Later stages need the autoencoder's checkpoint in --out.""",
+Stages of zipmo: autoencoder, planner, regression, direct, autoregressive, video.
+Stages of kimodo: denoiser, procedural, evaluator, and the ablations one-stage, global-root, no-curriculum, no-smooth-root,
+no-extra-tokens. Stages of kinmo: aligner, tokenizer, generator, flat, control, and the ablations aligner-global,
+aligner-group, aligner-no-cross, aligner-flat.
+
+Ctrl-C saves the state first; --resume continues from it. Later stages need the earlier ones' checkpoints in --out.""",
     "track": """examples:
   python -m kinelib track clip.mp4 --out tracks.parquet
   python -m kinelib track clip.mp4 --out tracks.parquet --tracker dis --grid 24 --frames 32
@@ -54,7 +58,18 @@ its start holds the point still.""",
     "generate motion": """examples:
   python -m kinelib generate motion --prompt "A person walks forward." --duration 4 --out walk.npz
   python -m kinelib generate motion --prompt "A person walks." --prompt "A person waves with the left hand." --out both.bvh
-  python -m kinelib generate motion --prompt "A person walks." --constraints path.json --samples 3 --out walk.glb""",
+  python -m kinelib generate motion --prompt "A person walks." --constraints path.json --samples 3 --out walk.glb
+  python -m kinelib generate motion --system kinmo --prompt "A person walks." --group "left_arm=It waves." --out a.npz
+
+Two systems: kimodo (the default; constraints, clean-up) and kinmo (sentences for single groups of the body).""",
+    "annotate": """examples:
+  python -m kinelib annotate walk.bvh --out walk.jsonl
+  python -m kinelib annotate clips/*.npz --keyframes --out records.jsonl
+
+Six groups and fifteen pairs in plain sentences, by rules. Without --out the sentences are printed.""",
+    "retrieve": """examples:
+  python -m kinelib retrieve "A person waves with the left hand." --out found.npz
+  python -m kinelib retrieve --motion walk.bvh --count 10""",
     "export": """examples:
   python -m kinelib export walk.npz walk.bvh
   python -m kinelib export capture.bvh walk.glb --fps 30 --skeleton smplx22""",
@@ -65,6 +80,7 @@ its start holds the point still.""",
   python -m kinelib evaluate video --json video.json         against a video model, in miniature
   python -m kinelib evaluate ablation --json ablation.json   trains and measures every temporal compression, hours
   python -m kinelib evaluate kimodo --json kimodo.json       do bodies do what prompts and constraints say?
+  python -m kinelib evaluate kinmo --json kinmo.json         retrieval, generation, edits, control; --part retrieval for one
 
 An interrupted evaluation of zipmo or ablation goes on where it stopped.
 Writes metric, value, interval, n, seeds, baseline values and target of every row.""",
@@ -113,7 +129,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a notebook's parameter")
 
     train = command("train", "trains the networks of a system and writes checkpoint folders")
-    train.add_argument("system", choices=["zipmo", "kimodo"])
+    train.add_argument("system", choices=["zipmo", "kimodo", "kinmo"])
     train.add_argument("--stage", help="one stage (default: those that are shipped, in order)")
     train.add_argument("--profile", choices=PROFILES, default="lab", help="size and length (default: lab)")
     train.add_argument("--out", type=Path, help="folder of the checkpoints (default: runs/<profile>/<system>)")
@@ -121,7 +137,7 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--overwrite", action="store_true", help="start afresh and replace an older checkpoint")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--real", type=Path, metavar="DIR", help="zipmo: folder of track shards of real video to mix in")
-    train.add_argument("--captured", type=Path, metavar="DIR", help="kimodo: folder of captured clips to mix in")
+    train.add_argument("--captured", type=Path, metavar="DIR", help="kimodo, kinmo: folder of captured clips to mix in")
     train.add_argument("--start", type=Path, metavar="DIR", help="begin with the weights of earlier checkpoints")
     length = train.add_mutually_exclusive_group()
     length.add_argument("--steps", type=_at_least_one, help="train for this many steps")
@@ -161,7 +177,11 @@ def parser() -> argparse.ArgumentParser:
     tracks.add_argument("--out", type=Path, required=True, metavar="FILE.npz")
 
     motion = generate.add_parser("motion", help="a body's motion from sentences and constraints", **texts("generate motion"))
+    motion.add_argument("--system", choices=["kimodo", "kinmo"], default="kimodo", help="default: kimodo")
     motion.add_argument("--prompt", action="append", required=True, metavar="SENTENCE", help="repeat for a sequence")
+    motion.add_argument(
+        "--group", action="append", default=[], metavar="NAME=SENTENCE", help="kinmo: of a group or pair; repeat for several"
+    )
     motion.add_argument(
         "--duration",
         action="append",
@@ -170,16 +190,20 @@ def parser() -> argparse.ArgumentParser:
         metavar="S",
         help="seconds, one for all prompts or one each (default: 4)",
     )
-    motion.add_argument("--constraints", type=Path, metavar="FILE", help="JSON of keyframes, paths, ...")
+    motion.add_argument("--constraints", type=Path, metavar="FILE", help="kimodo: JSON of keyframes, paths, ...")
     motion.add_argument("--samples", type=_at_least_one, default=1, metavar="K", help="how many motions (default: 1)")
     motion.add_argument("--seed", type=int, default=0)
-    motion.add_argument("--steps", type=_at_least_one, default=20, help="of the solver (default: 20)")
-    motion.add_argument("--solver", choices=["dpm", "ddim"], default="dpm", help="default: dpm")
+    motion.add_argument("--steps", type=_at_least_one, help="of the solver (default: 20; kinmo: 10 a level)")
+    motion.add_argument("--solver", choices=["dpm", "ddim"], default="dpm", help="kimodo (default: dpm)")
     motion.add_argument(
-        "--guidance", type=float, nargs=2, default=(2.0, 2.0), metavar=("TEXT", "CONSTRAINTS"), help="default: 2 2"
+        "--guidance",
+        type=float,
+        nargs="+",
+        metavar="W",
+        help="of text, and for kimodo of constraints (default: 2 2; kinmo: 3)",
     )
-    motion.add_argument("--raw", action="store_true", help="do not clean up: feet may slide, constraints may be missed")
-    motion.add_argument("--stage", default="denoiser", help='which network: "denoiser" or "procedural" (default: denoiser)')
+    motion.add_argument("--raw", action="store_true", help="kimodo: no clean-up, feet may slide, constraints may be missed")
+    motion.add_argument("--stage", help="which network (default: denoiser, or kinmo: generator)")
     motion.add_argument("--checkpoint", type=Path, metavar="DIR", help="checkpoint folder (default: the shipped one)")
     motion.add_argument("--overwrite", action="store_true", help="replace existing files")
     motion.add_argument(
@@ -196,8 +220,24 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("--skeleton", help="carry the motion over to this skeleton (default: that of IN)")
     export.add_argument("--overwrite", action="store_true", help="replace an existing file")
 
+    annotate = command("annotate", "puts motion files into words")
+    annotate.add_argument("source", type=Path, nargs="+", metavar="IN", help=".npz, .bvh, or a robot's .csv")
+    annotate.add_argument("--out", type=Path, metavar="FILE.jsonl", help="where the records go (default: print sentences)")
+    annotate.add_argument("--text", action="append", default=[], metavar="SENTENCE", help="a global description; repeatable")
+    annotate.add_argument("--keyframes", action="store_true", help="find and describe keyframes too")
+    annotate.add_argument("--overwrite", action="store_true", help="replace an existing file")
+
+    retrieve = command("retrieve", "looks clips up by words or by a motion")
+    retrieve.add_argument("text", nargs="?", default="", metavar="SENTENCE", help="what is looked for")
+    retrieve.add_argument("--motion", type=Path, metavar="FILE", help="a motion instead of a sentence")
+    retrieve.add_argument("--count", type=_at_least_one, default=5, metavar="K", help="how many (default: 5)")
+    retrieve.add_argument("--captured", type=Path, metavar="DIR", help="folder of captured clips (default: KINELIB_DATA)")
+    retrieve.add_argument("--checkpoint", type=Path, metavar="DIR", help="checkpoint folder (default: the shipped one)")
+    retrieve.add_argument("--out", type=Path, metavar="FILE", help="where the nearest clip goes: .npz, .bvh or .glb")
+    retrieve.add_argument("--overwrite", action="store_true", help="replace an existing file")
+
     evaluate = command("evaluate", "measures a system on held-out data, beside its baselines and targets")
-    evaluate.add_argument("system", choices=["zipmo", "prompts", "video", "ablation", "kimodo"])
+    evaluate.add_argument("system", choices=["zipmo", "prompts", "video", "ablation", "kimodo", "kinmo"])
     evaluate.add_argument("--json", type=Path, required=True, metavar="OUT", help="where the table goes")
     evaluate.add_argument("--profile", choices=PROFILES, default="lab", help="how many scenes (default: lab)")
     evaluate.add_argument("--checkpoint", type=Path, metavar="DIR", help="checkpoint folder (default: the shipped one)")
@@ -207,8 +247,9 @@ def parser() -> argparse.ArgumentParser:
 
     evaluate.add_argument("--stage", default="denoiser", help="kimodo: which network (default: denoiser)")
     evaluate.add_argument(
-        "--captured", type=Path, metavar="DIR", help="kimodo: folder of captured clips (default: KINELIB_DATA)"
+        "--captured", type=Path, metavar="DIR", help="kimodo, kinmo: folder of captured clips (default: KINELIB_DATA)"
     )
+    evaluate.add_argument("--part", action="append", metavar="NAME", help="kinmo: one table; repeatable (default: all)")
 
     parity = command("parity", "compares our networks with recorded outputs of the official ones")
     parity.add_argument("folder", type=Path, metavar="DIR")

@@ -5,13 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 import types
+from functools import partial
 
 import pytest
 
 from kinelib import __main__ as cli
+from kinelib.bodies.motion_files import save_motion
+from kinelib.bodies.procedural import procedural_clips
 from kinelib.course.runner import Outcome
 
-COMMANDS = ("check", "run", "train", "track", "generate", "evaluate", "parity", "bench", "export")
+COMMANDS = ("check", "run", "train", "track", "generate", "evaluate", "parity", "bench", "export", "annotate", "retrieve")
 
 
 def test_help_of_every_command_has_an_example_or_says_its_exit_status(capsys):
@@ -132,6 +135,7 @@ def test_train_runs_all_stages_in_order_and_stops_when_interrupted(monkeypatch, 
 
     monkeypatch.setattr("kinelib.zipmo.train.train_stage", train_stage)
     monkeypatch.setattr("kinelib.kimodo.train.train_stage", train_stage)
+    monkeypatch.setattr("kinelib.kinmo.train.train_stage", train_stage)
     stop = None
     assert cli.main(["train", "zipmo", "--resume", "--seconds", "1.5"]) == 0
     assert [call[0] for call in calls] == ["autoencoder", "planner", "regression", "direct"]
@@ -141,9 +145,45 @@ def test_train_runs_all_stages_in_order_and_stops_when_interrupted(monkeypatch, 
     assert [call[0] for call in calls] == ["denoiser", "procedural", "evaluator"]
     assert str(calls[0][2]["captured"]) == "clips" and "real" not in calls[0][2] and str(calls[0][1][1]) == "here"
     calls.clear()
+    assert cli.main(["train", "kinmo"]) == 0
+    assert [call[0] for call in calls] == ["aligner", "tokenizer", "generator", "flat", "control"]
+    calls.clear()
     stop = "planner"
     assert cli.main(["train", "zipmo"]) == 130 and len(calls) == 2
     assert "Go on with --resume" in capsys.readouterr().out
+
+
+def test_motion_comes_from_either_system_with_its_own_options(monkeypatch, capsys):
+    calls = {}
+
+    def generate_motions(prompts, seconds, *, system, **options):
+        calls[system] = options
+        return [types.SimpleNamespace(seconds=4.0)]
+
+    for system in ("kimodo", "kinmo"):
+        monkeypatch.setattr(f"kinelib.{system}.write_motions.generate_motions", partial(generate_motions, system=system))
+    say = ["generate", "motion", "--prompt", "A person walks.", "--out", "walk.npz"]
+    assert cli.main(say) == 0 and cli.main([*say, "--guidance", "1", "3", "--raw"]) == 0
+    assert calls["kimodo"]["guidance"] == (1.0, 3.0) and calls["kimodo"]["cleanup"] is False
+    assert "steps" not in calls["kimodo"], "what is not given is the system's own to choose"
+    assert cli.main([*say, "--system", "kinmo", "--group", "left_arm=It waves.", "--guidance", "2", "--steps", "5"]) == 0
+    assert calls["kinmo"]["groups"] == ["left_arm=It waves."] and calls["kinmo"]["guidance"] == 2.0
+    assert "wrote 1 motion" in capsys.readouterr().out
+    for bad, word in (
+        (["--group", "left_arm=It waves."], "--system kinmo"),
+        (["--guidance", "2"], "2 numbers"),
+        (["--system", "kinmo", "--constraints", "c.json"], "kimodo"),
+        (["--system", "kinmo", "--guidance", "2", "2"], "1 number"),
+    ):
+        assert cli.main([*say, *bad]) == 2 and word in capsys.readouterr().err
+
+
+def test_annotate_prints_sentences_and_retrieve_wants_one_question(tmp_path, capsys):
+    motion = procedural_clips(1, 5, contents=("walk",), seconds=(2.0, 2.0))[0].motion
+    assert cli.main(["annotate", str(save_motion(motion, tmp_path / "walk.npz"))]) == 0
+    said = capsys.readouterr().out
+    assert "torso" in said and "left_arm|right_arm" in said and said.startswith("walk (")
+    assert cli.main(["retrieve"]) == 2 and "exactly one" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ from kinelib.learning.text import TextEncoder
 
 GENERATORS = ("generator", "flat")
 STAGES = (*ABLATIONS, "tokenizer", *GENERATORS, "control")
-SHIPPED_STAGES = ("aligner", "tokenizer", *GENERATORS, "control")  # what a training without a stage makes
+SHIPPED_STAGES = ("aligner", "tokenizer", *GENERATORS, "control")  # what a training without a stage makes, in order
 
 
 @dataclass(frozen=True)
