@@ -59,7 +59,7 @@ its start holds the point still.""",
   python -m kinelib generate motion --prompt "A person walks forward." --duration 4 --out walk.npz
   python -m kinelib generate motion --prompt "A person walks." --prompt "A person waves with the left hand." --out both.bvh
   python -m kinelib generate motion --prompt "A person walks." --constraints path.json --samples 3 --out walk.glb
-  python -m kinelib generate motion --system kinmo --prompt "A person walks." --group "left_arm=It waves." --out a.npz
+  python -m kinelib generate motion --system kinmo --prompt "A person walks." --group "left_arm=It is raised." --out a.npz
 
 Two systems: kimodo (the default; constraints, clean-up) and kinmo (sentences for single groups of the body).""",
     "annotate": """examples:

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from kinelib.bodies.clips import Clip
 from kinelib.bodies.feature_statistics import Statistics
-from kinelib.bodies.features import LOCAL_TURNING, FeatureLayout, encode_batch, local_root, moved, placed
+from kinelib.bodies.features import LOCAL_TURNING, FeatureLayout, encode_batch, local_root, mirror_map, moved, placed
 from kinelib.bodies.procedural import procedural_clips
 from kinelib.bodies.procedural_words import mirrored_words
 from kinelib.bodies.skeletons import FPS, SMPLX22
@@ -284,22 +284,6 @@ class Batches:
         words = torch.where(flip, self.reflected[words], words)
         words = torch.where(rand(self.size) < self.silent, len(self.vectors) - 1, words)
         return Batch(features=features, lengths=lengths, heading=heading, text=self.vectors[words][:, None])
-
-
-def mirror_map(layout: FeatureLayout) -> tuple[Tensor, Tensor]:
-    """Channels (D,) and signs (D,) with which `features[..., channels] * signs` is the motion seen in the mirror x = 0."""
-    skeleton = layout.known_skeleton()
-    partner, sign = torch.arange(layout.size), torch.ones(layout.size)
-    # A rotation R becomes F R F with F = diag(-1, 1, 1): of its first column y and z change their sign, of its second x.
-    signs = {"positions": [-1, 1, 1], "rotations": [1, -1, -1, -1, 1, 1], "velocities": [-1, 1, 1]}
-    for joint, other in enumerate(skeleton.mirror):
-        for block, pattern in signs.items():
-            partner[layout.joint(block, joint)] = torch.arange(layout.size)[layout.joint(block, other)]
-            sign[layout.joint(block, joint)] = torch.tensor(pattern, dtype=sign.dtype)
-    sign[0] = sign[4] = -1  # the root's x and the sine of the heading
-    feet = layout.blocks["contacts"].start
-    partner[feet : feet + 4] = feet + torch.tensor([2, 3, 0, 1])
-    return partner, sign
 
 
 def clip_odds(sources: Sequence[str], shares: dict[str, float]) -> Tensor:

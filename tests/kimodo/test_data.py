@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kinelib.bodies.features import FeatureLayout, encode, frame_mask, turned
+from kinelib.bodies.features import FeatureLayout, encode, frame_mask, mirror_map, turned
 from kinelib.bodies.motion import Motion
 from kinelib.bodies.procedural import mirrored_clip, procedural_clips
 from kinelib.bodies.procedural_words import mirrored_words
 from kinelib.bodies.skeletons import SMPLX22, SOMA30
 from kinelib.kimodo import data
-from kinelib.kimodo.data import Batches, clip_odds, mirror_map, motion_set
+from kinelib.kimodo.data import Batches, clip_odds, motion_set
 from kinelib.learning.text import TextTable
 
 LAYOUT = FeatureLayout(SMPLX22)
