@@ -12,6 +12,11 @@ elsewhere, of course: turns are against the parent.
 The paper edits by text alone and draws the whole body again. The length is kept. Sentences of the groups are first heard
 at the second level, so that by default nothing of the first level's draw is kept (`remask=1`, assumption A10).
 
+What is kept speaks louder than words: from a body that walks with hanging arms the network concludes that arms hang, and a
+global text that says so settles it. So an edit of groups reads a global text of what they *now* do (`Reasoner.prompt_for`),
+and is drawn as part of a whole body of which the other groups are thrown away (`seen=0`). Where the new movement must fit
+in time with the old one, let some of it be seen.
+
 Shapes: T frames, R = T rows of 263 features, L times of four rows, G streams, Q codebooks.
 """
 
@@ -74,6 +79,7 @@ def edit_groups(
     seed: int = 0,
     sampler: Sampler | None = None,
     remask: float = 1.0,
+    seen: float = 0.0,
 ) -> list[Motion]:
     """Gives some groups of every motion other sentences, and only them other movement.
 
@@ -82,10 +88,11 @@ def edit_groups(
         motions: N, up to the generator's length.
         groups: sentences by group, the same for all motions or one table each, such as
             {"left_arm": "The left arm waves."}.
-        prompts: what the motions do as a whole, for the groups that stay; None: the prompts they were made for, or nothing.
+        prompts: whole sentences about somebody whose groups do that; None: as the reasoner finds them, or nothing.
         seed: of the draws.
         sampler: how tokens are drawn; None: the defaults.
         remask: share of tokens that the second and third stage draw again, (0, 1].
+        seen: share of the kept tokens that the network sees while it draws, [0, 1].
 
     Returns:
         N motions of the same lengths in the same places.
@@ -99,9 +106,10 @@ def edit_groups(
     for own in tables:
         if unknown := sorted(set(own) - set(GROUPS)):
             raise KeyError(f"{unknown[0]!r} is no group; there are {', '.join(GROUPS)}.")
-    prompts = [_prompt_of(motion) for motion in motions] if prompts is None else list(prompts)
+    if prompts is None:
+        prompts = ["" if model.reasoner is None else model.reasoner.prompt_for(own) for own in tables]
     redrawn = [tuple(name for name in GROUPS if name in own) for own in tables]
-    made = redraw(model, motions, prompts, tables, redrawn, seed=seed, sampler=sampler, remask=remask)
+    made = redraw(model, motions, prompts, tables, redrawn, seed=seed, sampler=sampler, remask=remask, seen=seen)
     return [motion.with_facts(edited=dict(own)) for motion, own in zip(made, tables, strict=True)]
 
 
@@ -189,6 +197,7 @@ def redraw(
     seed: int = 0,
     sampler: Sampler | None = None,
     remask: float = 1.0,
+    seen: float = 1.0,
 ) -> list[Motion]:
     """Draws the tokens of some groups of every motion anew, under new words, and lays them over the motion.
 
@@ -197,8 +206,10 @@ def redraw(
         motions: N.
         prompts: N global texts, "" for none. groups: N tables of sentences, or None, as of `KinMo.conditions`.
         redrawn: of every motion the names of the groups.
-        seed, sampler, remask: as of :func:`edit_groups`.
+        seed, sampler, remask, seen: as of :func:`edit_groups`.
     """
+    if not 0 <= seen <= 1:
+        raise ValueError(f"seen is a share of the kept tokens, in [0, 1]; got {seen}.")
     sampler = Sampler() if sampler is None else sampler
     streams = model.tokenizer.config.groups
     if len(streams) == 1 and any(set(own) != set(GROUPS) for own in redrawn):
@@ -215,10 +226,16 @@ def redraw(
         codes = pad_sequence([one.codes for one in read[rows]], batch_first=True)
         lengths = torch.tensor([len(one.codes) for one in read[rows]])
         chosen = [[len(streams) == 1 or name in own for name in streams] for own in redrawn[rows]]
-        free = torch.tensor(chosen)[:, None] & (torch.arange(codes.shape[1]) < lengths[:, None])[..., None]
+        present = (torch.arange(codes.shape[1]) < lengths[:, None])[..., None]
+        free = torch.tensor(chosen)[:, None] & present
         draws = [generators(seed, 1)[0] for _ in range(len(codes))]
-        found = draw_codes(model.generator, words.pick(rows), lengths, draws, sampler, remask=remask, given=codes, free=free)
-        made += decoded(model.tokenizer, found.cpu(), [len(one.features) for one in read[rows]])
+        # One clip's lots are the same whatever else is in the batch.
+        lots = [torch.rand(longest, len(streams), generator=generators(seed, 2)[1]) for _ in range(len(codes))]
+        unseen = (torch.stack(lots)[:, : codes.shape[1]] >= seen) & present
+        how = dict(remask=remask, given=codes, free=free | unseen)
+        found = draw_codes(model.generator, words.pick(rows), lengths, draws, sampler, **how).cpu()
+        found = torch.where(free[..., None], found, codes)
+        made += decoded(model.tokenizer, found, [len(one.features) for one in read[rows]])
     pairs = zip(made, motions, read, redrawn, strict=True)
     return [laid_over(placed(new, motion, one.features), motion, own) for new, motion, one, own in pairs]
 

@@ -105,7 +105,7 @@ def edit_rows(
         tables = [said] * len(motions)
         before = _passed(kind, motions)
         edited = {
-            "group edit": edit_groups(model, motions, said, prompts, seed=seed),
+            "group edit": edit_groups(model, motions, said, seed=seed),
             "whole body drawn again": redraw(model, motions, prompts, tables, [GROUPS] * len(motions), seed=seed),
         }
         for way, made in edited.items():

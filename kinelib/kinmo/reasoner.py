@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +37,7 @@ NEIGHBOURS = 8  # prompts that vote
 SHARPNESS = 20.0  # of the votes: weights are exp(SHARPNESS * cosine)
 NEAR = 0.85  # whitened cosine from which a prompt says the same as the text
 STANDING = "A person stands still."  # what saying nothing about a group looks like
+PLAIN = 1.0  # log odds that a prompt is of the style "normal", where sentences do not say otherwise
 SMOOTH = 1e-3  # added to shares before their logarithm
 AT_ONCE = 64  # texts looked up together
 VERB = r"(?:is\s|[a-z]+s\s|[a-z]+s$)"  # third person
@@ -168,6 +169,36 @@ class Reasoner:
         each = torch.cat(found).split([len(said) for said in motions.prompts])
         most = max(map(len, each))
         return torch.stack([one[torch.arange(most) % len(one)] for one in each])
+
+    def prompt_for(self, sentences: Mapping[str, str]) -> str:
+        """The way back: a training prompt of clips of which these sentences are true, and otherwise as little as can be.
+
+        Args:
+            sentences: by group or pair, at least one; one that nobody said counts as the nearest that somebody did.
+
+        Raises:
+            KeyError: for a name that is no group or pair. ValueError: without sentences.
+        """
+        if not sentences:
+            raise ValueError("give a sentence of at least one group or pair to find a prompt for.")
+        if unknown := sorted(set(sentences) - set(SLOT_KEYS)):
+            raise KeyError(f"{unknown[0]!r} is no group or pair; there are {', '.join(SLOT_KEYS)}.")
+        shares = self.counts / self.sizes[:, None, None].clamp_min(1)  # (L, 21, V)
+        still = self._ballot(self._keys([STANDING]), None)
+        fits = 0.1 * reduce(torch.minimum(shares, still), "l s v -> l", "sum") / len(SLOT_KEYS)
+        fits = fits + PLAIN * torch.tensor([name.endswith("/normal") for name in self.names])
+        for name, sentence in sentences.items():
+            slot = SLOT_KEYS.index(name)
+            fits = fits + (shares[:, slot, self._nearest(slot, sentence)] + SMOOTH).log()
+        return self.prompts[int((self.labels == fits.argmax()).nonzero()[0])]
+
+    def _nearest(self, slot: int, sentence: str) -> int:
+        """The place of a sentence among those of a slot, or of the one nearest to it."""
+        own = self.slots[slot]
+        if sentence in own:
+            return own.index(sentence)
+        vectors = self.encoder.embed([sentence, *own]).cpu()
+        return int((vectors[1:] @ vectors[0]).argmax())
 
     def _places(self, sentences: Sequence[str]) -> list[int]:
         return [slot.index(sentence) for slot, sentence in zip(self.slots, sentences, strict=True)]

@@ -80,6 +80,11 @@ class MotionSearch(ipywidgets.VBox):
         except (ValueError, LookupError, OSError) as error:
             self.status.value = html.escape(words_of(error))
 
+    def open(self) -> None:
+        """Opens the way to the page; where nobody watches there is none, as for the player inside."""
+        if not headless():
+            super().open()
+
     def _repr_mimebundle_(self, **options):
         """The live widgets, and a PNG for where there is no kernel; where nobody watches, the PNG alone."""
         data = {"text/plain": repr(self)} if headless() else super()._repr_mimebundle_(**options)

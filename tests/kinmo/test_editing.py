@@ -57,11 +57,37 @@ def test_only_tokens_of_the_group_are_free(model, motions, monkeypatch):
         return given["given"]
 
     monkeypatch.setattr(editing, "draw_codes", spy)
-    edit_groups(model, motions, [WAVES, {"torso": "Bows."}, {"left_leg": "Kicks.", "right_leg": "Stands."}])
+    edit_groups(model, motions, [WAVES, {"torso": "Bows."}, {"left_leg": "Kicks.", "right_leg": "Stands."}], seen=1.0)
     free = [[name for number, name in enumerate(GROUPS) if row[:, number].any()] for row in seen["free"]]
     assert free == [["left_arm"], ["torso"], ["left_leg", "right_leg"]]
     for row, length in zip(seen["free"], seen["lengths"], strict=True):
         assert not row[length:].any() and bool(row[:length].any(1).all())
+
+
+@pytest.mark.parametrize("seen", [0.0, 0.5])
+def test_what_is_not_seen_while_drawing_is_kept_all_the_same(model, motions, monkeypatch, seen):
+    shares = []
+
+    def spy(generator, words, lengths, draws, sampler, **given):
+        others = (torch.arange(given["given"].shape[1]) < lengths[:, None])[..., None].expand_as(given["free"]).clone()
+        others[..., GROUPS.index("left_arm")] = False
+        shares.append(float((given["free"] & others).sum() / others.sum()))
+        return torch.zeros_like(given["given"])
+
+    kept = []
+    monkeypatch.setattr(editing, "draw_codes", spy)
+    monkeypatch.setattr(editing, "decoded", lambda tokenizer, codes, frames: kept.append(codes) or motions)
+    edit_groups(model, motions, WAVES, seen=seen)
+    assert shares[0] == pytest.approx(1 - seen, abs=0.15)
+    for own, read in zip(kept[0], tokens_of(model.tokenizer, motions), strict=True):
+        others = [number for number, name in enumerate(GROUPS) if name != "left_arm"]
+        assert torch.equal(own[: len(read.codes), others], read.codes[:, others])
+        assert not own[:, GROUPS.index("left_arm")].any()
+
+
+def test_a_share_that_is_seen_is_a_share(model, motions):
+    with pytest.raises(ValueError, match="seen is a share"):
+        edit_groups(model, motions, WAVES, seen=1.5)
 
 
 def test_the_same_words_and_seed_are_the_same_edit_alone_and_among_others(model, motions):

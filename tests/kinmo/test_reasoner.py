@@ -87,6 +87,17 @@ def test_the_majority_of_clips_wins():
     assert found.groups["torso"] == "torso spins."
 
 
+def test_the_way_back_finds_a_prompt_of_clips_that_do_that_and_little_else(reasoner):
+    assert reasoner.prompt_for({"left_arm": "left arm goes up."}) in SAYS["raise-left-hand"]
+    assert reasoner.prompt_for({"left_arm": STILL["left_arm"]}) in SAYS["stand"], "not one of the hands that are raised"
+    assert reasoner.prompt_for({"left_leg": "left leg steps.", "right_leg": "right leg steps."}) in SAYS["walk"]
+    assert reasoner.prompt_for({"left_arm": "left arm goes up now."}) in SAYS["raise-left-hand"], "nearly what was said"
+    with pytest.raises(KeyError, match="tail"):
+        reasoner.prompt_for({"tail": "wags."})
+    with pytest.raises(ValueError, match="at least one group"):
+        reasoner.prompt_for({})
+
+
 @pytest.mark.parametrize(
     "text", ["A person walks and raises the right hand.", "Someone raises the right hand while walking."]
 )

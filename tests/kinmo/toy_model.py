@@ -26,6 +26,9 @@ class Parrot:
         assert all(texts)
         return [Reasoned({g: self._of(g, text) for g in GROUPS}, {k: f"{k}." for k in PAIR_KEYS}) for text in texts]
 
+    def prompt_for(self, sentences):
+        return " ".join(sentences.values())
+
     @staticmethod
     def _of(group, text):
         side, _, part = group.partition("_")
