@@ -54,7 +54,8 @@ def save(
         card: text of card.md, for example from :func:`write_card`.
         extra: anything else that fits in JSON, for example how the checkpoint was measured.
         overwrite: replace an older checkpoint, once the new one is complete on disk.
-        half: store weight matrices as float16, which halves the file; buffers and 1-d parameters stay exact.
+        half: store matrices, parameters and floating buffers of two dimensions or more, as float16, which halves the file; all
+            else stays exact.
 
     Raises:
         FileExistsError: when the folder is in use and ``overwrite`` is off, or holds files that are not a checkpoint's.
@@ -81,7 +82,7 @@ def save(
         raise CheckpointError(f"{type(config).__name__} changes on its way through JSON; use numbers, strings and tuples.")
     tensors = tensors_of(model)
     if half:
-        matrices = {name for name, parameter in model.named_parameters() if parameter.ndim > 1}
+        matrices = {name for name, tensor in tensors.items() if tensor.is_floating_point() and tensor.ndim > 1}
         tensors = {name: tensor.half() if name in matrices else tensor for name, tensor in tensors.items()}
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():

@@ -41,6 +41,7 @@ class Net(nn.Module):
         self.outward = nn.Linear(4, config.width)
         self.outward.weight = self.inward.weight
         self.register_buffer("frequencies", torch.randn(config.width))
+        self.register_buffer("table", torch.randn(3, config.width))
         self.register_buffer("count", torch.tensor(7))
         self.register_buffer("axis", torch.arange(config.grid[0]), persistent=False)
 
@@ -330,8 +331,8 @@ def test_a_card_with_a_gap_is_refused(part):
 def test_half_stores_matrices_as_float16_and_nothing_else(tmp_path, net):
     save(tmp_path / "half", net, card="# Half\n", half=True)
     stored = load_file(tmp_path / "half" / "model.safetensors")
-    matrices = {name for name, parameter in net.named_parameters() if parameter.ndim > 1}
-    assert matrices and {name for name, tensor in stored.items() if tensor.dtype == torch.float16} == matrices
+    matrices = {name for name, tensor in stored.items() if tensor.ndim > 1}
+    assert "table" in matrices and {name for name, tensor in stored.items() if tensor.dtype == torch.float16} == matrices
     again = load(tmp_path / "half", Net, NetConfig)
     for name, tensor in net.state_dict().items():
         assert again.state_dict()[name].dtype == tensor.dtype
