@@ -3,8 +3,8 @@
     group edits   held-out clips; one arm is told to rise, to wave or to hang, one leg to kick. An edit takes effect when the
                   motion passes the geometric test of what was said (and chance is how many clips pass it unedited). How far
                   the other groups' joints move, as a share of how far the edited group's do.
-    unseen        ways of going and gestures that never occurred together in training: as one prompt, and as group texts of
-                  two prompts; a motion has to show both.
+    unseen        ways of going and gestures that never occurred together in training: as one prompt, as group texts of two
+                  prompts, and as a way of going whose arms are edited; a motion has to show both.
 
 Beside a group edit stands the paper's: the same words, and the whole body drawn again.
 
@@ -168,24 +168,32 @@ def unseen_rows(
         count: of each combination. seed: of the draws. say: called with a line of progress.
     """
     table, rows = "unseen combinations", []
-    prompts, said, contents = [], [], []
+    wordings, joints, tables, goings, arms_said = [], [], [], [], []
     for content in HELD_OUT_COMBINATIONS:
         own = [unseen.prompts[row][0] for row, label in enumerate(unseen.labels) if label.split("/")[0] == content]
         going, gesture = (PROMPT_OF[part] for part in content.split("+"))
         arms = tuple(f"{side}_arm" for side in ("left", "right") if f"{side}-hand" in content or "both" in content)
         joint, groups = composed(model, going, gesture, arms)
-        own = own or [joint]
-        prompts += [own[number % len(own)] for number in range(count)]
-        said += [(joint, groups)] * count
-        contents += [content] * count
-    made = {
-        "one prompt": generate(model, prompts, SECONDS, seed=seed),
-        "group texts of two prompts": generate(
-            model, [joint for joint, _ in said], SECONDS, groups=[groups for _, groups in said], seed=seed
-        ),
-    }
-    if flat is not None:
-        made["flat baseline, one prompt"] = generate(flat, prompts, SECONDS, seed=seed)
+        wordings.append(own or [joint])
+        joints.append(joint)
+        tables.append(groups)
+        goings.append(going)
+        arms_said.append({arm: groups[arm] for arm in arms})
+    made: dict[str, list[Motion]] = {}
+    for number in range(count):
+        asked, draw = [own[number % len(own)] for own in wordings], seed + number
+        own = {
+            "one prompt": generate(model, asked, SECONDS, seed=draw),
+            "group texts of two prompts": generate(model, joints, SECONDS, groups=tables, seed=draw),
+            "the going, then its arms edited": edit_groups(
+                model, generate(model, goings, SECONDS, seed=draw), arms_said, seed=draw
+            ),
+        }
+        if flat is not None:
+            own["flat baseline, one prompt"] = generate(flat, asked, SECONDS, seed=draw)
+        for way, motions in own.items():
+            made.setdefault(way, []).extend(motions)
+    contents = [*HELD_OUT_COMBINATIONS] * count
     for way, motions in made.items():
         facts = measure_all(motions)
         by_content = {one: [f for f, own in zip(facts, contents, strict=True) if own == one] for one in set(contents)}

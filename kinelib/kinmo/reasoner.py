@@ -37,6 +37,7 @@ NEIGHBOURS = 8  # prompts that vote
 SHARPNESS = 20.0  # of the votes: weights are exp(SHARPNESS * cosine)
 NEAR = 0.85  # whitened cosine from which a prompt says the same as the text
 STANDING = "A person stands still."  # what saying nothing about a group looks like
+LITTLE = 4.0  # log odds of a prompt after which all that is not asked for is still, over one after which nothing is
 PLAIN = 1.0  # log odds that a prompt is of the style "normal", where sentences do not say otherwise
 SMOOTH = 1e-3  # added to shares before their logarithm
 AT_ONCE = 64  # texts looked up together
@@ -185,7 +186,7 @@ class Reasoner:
             raise KeyError(f"{unknown[0]!r} is no group or pair; there are {', '.join(SLOT_KEYS)}.")
         shares = self.counts / self.sizes[:, None, None].clamp_min(1)  # (L, 21, V)
         still = self._ballot(self._keys([STANDING]), None)
-        fits = 0.1 * reduce(torch.minimum(shares, still), "l s v -> l", "sum") / len(SLOT_KEYS)
+        fits = LITTLE * reduce(torch.minimum(shares, still), "l s v -> l", "sum") / len(SLOT_KEYS)
         fits = fits + PLAIN * torch.tensor([name.endswith("/normal") for name in self.names])
         for name, sentence in sentences.items():
             slot = SLOT_KEYS.index(name)
