@@ -241,6 +241,11 @@ def test_checkpoints_are_small_and_have_cards(folder):
         assert word.lower() in card.lower(), f"{name(folder)}/card.md does not say its {word}"
 
 
+def test_checkpoints_are_small_together():
+    size = sum(file.stat().st_size for file in (ROOT / "data" / "checkpoints").rglob("*") if file.is_file())
+    assert size <= 80 * 2**20, f"all checkpoints: {size / 2**20:.1f} MB"
+
+
 def test_no_checkpoint_folder_is_incomplete():
     shipped = ROOT / "data" / "checkpoints"
     weights = {path.parent for path in shipped.rglob("*.safetensors")} if shipped.is_dir() else set()

@@ -27,6 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import kinelib
+from kinelib.learning.int8_rows import unpack
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -54,8 +55,8 @@ def save(
         card: text of card.md, for example from :func:`write_card`.
         extra: anything else that fits in JSON, for example how the checkpoint was measured.
         overwrite: replace an older checkpoint, once the new one is complete on disk.
-        half: store matrices, parameters and floating buffers of two dimensions or more, as float16, which halves the file; all
-            else stays exact.
+        half: store parameters and floating buffers of two dimensions or more as float16, which halves the file; all else
+            stays exact.
 
     Raises:
         FileExistsError: when the folder is in use and ``overwrite`` is off, or holds files that are not a checkpoint's.
@@ -243,13 +244,13 @@ def tensors_of(model: nn.Module) -> dict[str, Tensor]:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Reads a safetensors file onto the CPU.
+    """Reads a safetensors file onto the CPU; matrices that are kept as bytes come as float32.
 
     Raises:
         CheckpointError: when the file is cut short or is not safetensors.
     """
     try:
-        return load_file(path)
+        return unpack(load_file(path))
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is damaged or not a safetensors file ({error}); fetch or write it again.") from error
 
