@@ -55,6 +55,8 @@ def run_command(arguments: argparse.Namespace) -> int:
             _retrieve(given)
         case "evaluate":
             print(_evaluate(given))
+        case "robots":
+            _demonstrate(given)
         case "parity":
             from kinelib.official import parity_report
 
@@ -187,6 +189,16 @@ def _export(given: argparse.Namespace) -> None:
     print(f"wrote {len(motion)} frames of {len(motion.skeleton)} joints to {given.out}")
 
 
+def _demonstrate(given: argparse.Namespace) -> None:
+    from kinelib.robots.train import demonstrate_stage
+
+    out = given.out or Path("runs") / given.profile / "robots"
+    split = "held-out" if given.held_out else "train"
+    options = dict(suite=given.suite, tasks=given.task, demos=given.demos, split=split)
+    shards = demonstrate_stage(given.profile, out, tell=print, **options)
+    print(f"{len(shards)} shards are in {out / 'demos'}")
+
+
 def _evaluate(given: argparse.Namespace) -> str:
     say = lambda line: print(line, file=sys.stderr, flush=True)
     match given.system:
@@ -213,6 +225,13 @@ def _evaluate(given: argparse.Namespace) -> str:
 
             options = dict(captured=given.captured, parts=tuple(given.part or PARTS))
             return evaluate_kinmo(given.json, given.profile, given.checkpoint, say=say, **options)
+        case "robots":
+            from kinelib.robots.evaluate import WAYS, evaluate_robots
+
+            options = dict(
+                profile_name=given.profile, checkpoint=given.checkpoint, tasks=given.task, episodes=given.episodes
+            )
+            return evaluate_robots(given.suite, given.json, ways=given.way or WAYS, say=say, **options)
     from kinelib.show.ablation import verdict_table
     from kinelib.zipmo import ablation
 
@@ -267,6 +286,11 @@ def _train(given: argparse.Namespace) -> int:
         from kinelib.kinmo.train import SHIPPED_STAGES, train_stage
 
         options["captured"] = given.captured
+    elif given.system == "robots":
+        from kinelib.robots.train import SHIPPED_STAGES, train_stage
+
+        # Open-domain weights are where the robot planner begins unless others are named.
+        options = {name: value for name, value in options.items() if name != "start" or value is not None}
     else:
         from kinelib.zipmo.train import SHIPPED_STAGES, train_stage
 

@@ -32,11 +32,12 @@ Results land in runs/<profile>/NN_slug/. exit status: 0 done, 1 a notebook faile
   python -m kinelib train kimodo --stage procedural              weights without a licence to mind
 
   python -m kinelib train kinmo                                  aligner, tokenizer, generator, flat baseline, control
+  python -m kinelib robots demos; python -m kinelib train robots planner, cloning, policy from scripted demonstrations
 
 Stages of zipmo: autoencoder, planner, regression, direct, autoregressive, video.
 Stages of kimodo: denoiser, procedural, evaluator, and the ablations one-stage, global-root, no-curriculum, no-smooth-root,
 no-extra-tokens. Stages of kinmo: aligner, tokenizer, generator, flat, control, and the ablations aligner-global,
-aligner-group, aligner-no-cross, aligner-flat.
+aligner-group, aligner-no-cross, aligner-flat. Stages of robots: planner, cloning, policy.
 
 Ctrl-C saves the state first; --resume continues from it. Later stages need the earlier ones' checkpoints in --out.""",
     "track": """examples:
@@ -81,9 +82,15 @@ Six groups and fifteen pairs in plain sentences, by rules. Without --out the sen
   python -m kinelib evaluate ablation --json ablation.json   trains and measures every temporal compression, hours
   python -m kinelib evaluate kimodo --json kimodo.json       do bodies do what prompts and constraints say?
   python -m kinelib evaluate kinmo --json kinmo.json         retrieval, generation, edits, control; --part retrieval for one
+  python -m kinelib evaluate robots --suite metaworld --json robots.json   success in held-out scenes
 
-An interrupted evaluation of zipmo or ablation goes on where it stopped.
+An interrupted evaluation of zipmo, ablation or robots goes on where it stopped.
 Writes metric, value, interval, n, seeds, baseline values and target of every row.""",
+    "robots": """examples:
+  python -m kinelib robots demos                                      ten Meta-World tasks, twenty demonstrations each
+  python -m kinelib robots demos --task reach --task push --demos 5 --out runs/try
+
+Shards that are there and whole are kept, so that an interrupted run goes on where it stopped. `train robots` reads them.""",
     "parity": """example:
   python -m kinelib parity reference
 
@@ -129,7 +136,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a notebook's parameter")
 
     train = command("train", "trains the networks of a system and writes checkpoint folders")
-    train.add_argument("system", choices=["zipmo", "kimodo", "kinmo"])
+    train.add_argument("system", choices=["zipmo", "kimodo", "kinmo", "robots"])
     train.add_argument("--stage", help="one stage (default: those that are shipped, in order)")
     train.add_argument("--profile", choices=PROFILES, default="lab", help="size and length (default: lab)")
     train.add_argument("--out", type=Path, help="folder of the checkpoints (default: runs/<profile>/<system>)")
@@ -237,7 +244,7 @@ def parser() -> argparse.ArgumentParser:
     retrieve.add_argument("--overwrite", action="store_true", help="replace an existing file")
 
     evaluate = command("evaluate", "measures a system on held-out data, beside its baselines and targets")
-    evaluate.add_argument("system", choices=["zipmo", "prompts", "video", "ablation", "kimodo", "kinmo"])
+    evaluate.add_argument("system", choices=["zipmo", "prompts", "video", "ablation", "kimodo", "kinmo", "robots"])
     evaluate.add_argument("--json", type=Path, required=True, metavar="OUT", help="where the table goes")
     evaluate.add_argument("--profile", choices=PROFILES, default="lab", help="how many scenes (default: lab)")
     evaluate.add_argument("--checkpoint", type=Path, metavar="DIR", help="checkpoint folder (default: the shipped one)")
@@ -250,6 +257,22 @@ def parser() -> argparse.ArgumentParser:
         "--captured", type=Path, metavar="DIR", help="kimodo, kinmo: folder of captured clips (default: KINELIB_DATA)"
     )
     evaluate.add_argument("--part", action="append", metavar="NAME", help="kinmo: one table; repeatable (default: all)")
+
+    evaluate.add_argument("--suite", default="metaworld", help="robots: whose tasks (default: metaworld)")
+    evaluate.add_argument("--task", action="append", metavar="NAME", help="robots: one task; repeatable")
+    evaluate.add_argument(
+        "--way", action="append", metavar="NAME", help="robots: one way of acting; repeatable (default: all)"
+    )
+    evaluate.add_argument("--episodes", type=_at_least_one, metavar="N", help="robots: of every task and way")
+
+    robots = command("robots", "makes demonstrations of robot tasks with scripted experts")
+    robots.add_argument("what", choices=["demos"], help="demos: successful episodes with pictures, exact tracks and actions")
+    robots.add_argument("--suite", default="metaworld", help="whose tasks (default: metaworld)")
+    robots.add_argument("--task", action="append", metavar="NAME", help="one task; repeatable (default: the profile's)")
+    robots.add_argument("--demos", type=_at_least_one, metavar="N", help="of each task (default: the profile's)")
+    robots.add_argument("--profile", choices=PROFILES, default="lab", help="how many (default: lab)")
+    robots.add_argument("--held-out", action="store_true", help="of seeds that are held out from training")
+    robots.add_argument("--out", type=Path, metavar="DIR", help="folder of demos/ (default: runs/<profile>/robots)")
 
     parity = command("parity", "compares our networks with recorded outputs of the official ones")
     parity.add_argument("folder", type=Path, metavar="DIR")

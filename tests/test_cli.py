@@ -14,7 +14,20 @@ from kinelib.bodies.motion_files import save_motion
 from kinelib.bodies.procedural import procedural_clips
 from kinelib.course.runner import Outcome
 
-COMMANDS = ("check", "run", "train", "track", "generate", "evaluate", "parity", "bench", "export", "annotate", "retrieve")
+COMMANDS = (
+    "check",
+    "run",
+    "train",
+    "track",
+    "generate",
+    "evaluate",
+    "parity",
+    "bench",
+    "export",
+    "annotate",
+    "retrieve",
+    "robots",
+)
 
 
 def test_help_of_every_command_has_an_example_or_says_its_exit_status(capsys):
@@ -176,6 +189,21 @@ def test_motion_comes_from_either_system_with_its_own_options(monkeypatch, capsy
         (["--system", "kinmo", "--guidance", "2", "2"], "1 number"),
     ):
         assert cli.main([*say, *bad]) == 2 and word in capsys.readouterr().err
+
+
+def test_robots_commands_reach_their_functions(monkeypatch, capsys):
+    calls = []
+    monkeypatch.setattr("kinelib.robots.train.demonstrate_stage", lambda *a, **k: calls.append((a, k)) or ["one"])
+    monkeypatch.setattr("kinelib.robots.evaluate.evaluate_robots", lambda *a, **k: calls.append((a, k)) or "a table")
+    done = types.SimpleNamespace(steps=1, seconds=2.0, stopped_early=False)
+    monkeypatch.setattr("kinelib.robots.train.train_stage", lambda *a, **k: calls.append((a, k)) or done)
+    assert cli.main(["robots", "demos", "--task", "reach", "--demos", "3", "--held-out", "--profile", "smoke"]) == 0
+    assert calls[0][1]["tasks"] == ["reach"] and calls[0][1]["split"] == "held-out" and calls[0][1]["demos"] == 3
+    assert cli.main(["evaluate", "robots", "--json", "r.json", "--way", "policy", "--episodes", "4"]) == 0
+    assert calls[1][0][0] == "metaworld" and calls[1][1]["ways"] == ["policy"] and calls[1][1]["episodes"] == 4
+    assert cli.main(["train", "robots", "--steps", "5"]) == 0
+    assert [one[0][0] for one in calls[2:]] == ["planner", "cloning", "policy"] and "start" not in calls[2][1]
+    assert "a table" in capsys.readouterr().out
 
 
 def test_annotate_prints_sentences_and_retrieve_wants_one_question(tmp_path, capsys):

@@ -248,7 +248,7 @@ def test_checkpoints_are_small_together():
 
 def test_no_checkpoint_folder_is_incomplete():
     shipped = ROOT / "data" / "checkpoints"
-    weights = {path.parent for path in shipped.rglob("*.safetensors")} if shipped.is_dir() else set()
+    weights = {path.parent for path in shipped.rglob("model.safetensors")} if shipped.is_dir() else set()
     assert weights == set(CHECKPOINTS)
 
 

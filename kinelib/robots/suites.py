@@ -1,0 +1,58 @@
+"""Suites of tasks: what training and evaluation need to know of a simulator, and nothing else.
+
+metaworld                                  fifty tasks; the ten of the shipped checkpoint come first
+libero_spatial, libero_object, libero_goal ten tasks each of LIBERO; protocols of ATM and Tra-MoE: at most 600 actions,
+                                           20 rollouts a task from stored initial states, two views, 10 demonstrations
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from kinelib.robots.demonstrations import DemonstrationConfig
+from kinelib.robots.worlds import World, check_known
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Tasks of one simulator."""
+
+    make_world: Callable[[str], World]  # of a task
+    tasks: tuple[str, ...]  # in order of their use
+    texts: Callable[[str, int], str] | None  # (task, seed) -> a sentence for training; None: the world's own
+    demos: DemonstrationConfig  # how demonstrations are made
+    sentence: Callable[[str], str]  # task -> its sentence in tests
+    shared_scenes: tuple[tuple[str, str], ...] = ()  # pairs of tasks that no picture tells apart
+    limit: int = 200  # actions after which an episode has failed
+
+
+def metaworld_suite() -> Suite:
+    """Meta-World; demonstrations are slightly disturbed, since a policy must learn its way back too."""
+    from kinelib.robots.metaworld_world import SHARED_SCENES, TASKS, TEN, MetaWorld
+    from kinelib.robots.sentences import sentence
+
+    config = DemonstrationConfig(every=4, side=64, detail=128, points=128, limit=200, noise=0.2)
+    order = (*TEN, *(task for task in TASKS if task not in TEN))
+    return Suite(MetaWorld, order, sentence, config, sentence, SHARED_SCENES)
+
+
+def libero_suite(name: str) -> Suite:
+    """A suite of LIBERO; raises WorldError where its packages are missing."""
+    from kinelib.robots.libero_world import VIEWS, Libero, libero_tasks
+
+    config = DemonstrationConfig(views=tuple(VIEWS), every=4, side=64, detail=128, points=128, limit=300, noise=0.1)
+    told = lambda task: task.replace("_", " ")
+    return Suite(partial(Libero, suite=name), libero_tasks(name), None, config, told, limit=600)
+
+
+SUITES: dict[str, Callable[[], Suite]] = {
+    "metaworld": metaworld_suite,
+    **{name: partial(libero_suite, name) for name in ("libero_spatial", "libero_object", "libero_goal")},
+}
+
+
+def find_suite(suite: str | Suite) -> Suite:
+    """A suite by its name, or the one that is given; raises WorldError for an unknown name."""
+    return suite if isinstance(suite, Suite) else SUITES[check_known("suite", suite, SUITES)]()

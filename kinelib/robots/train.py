@@ -1,0 +1,303 @@
+"""Makes demonstrations and trains what learns from them: a planner, the policy that follows it, and behaviour cloning.
+
+    python -m kinelib robots demos --profile lab
+    python -m kinelib train robots --stage planner --profile lab --resume
+
+    stage    what it makes                                                          needs
+    demos    shards of successful episodes of scripted experts, slightly disturbed  a simulator and a renderer
+    planner  motion latents of every view from pictures and a sentence              demos, the shipped autoencoder
+    cloning  the baseline: action chunks from pictures, sentence, proprioception    demos
+    policy   the same network, which reads the planner's latents as well            demos, planner
+
+Where there is a cloning network, the policy begins with its weights and learns what plans add. It is trained on what the
+planner says of the training pictures, not on the latents of exact tracks: it must learn how far plans can be trusted. All of
+a training set lies in memory; latents, plans and glances are made once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from kinelib.learning import checkpoints, state
+from kinelib.learning.files import written_whole
+from kinelib.learning.fit import FitConfig, FitResult, fit
+from kinelib.learning.profiles import Profile, profile
+from kinelib.learning.text import TextEncoder, TextTable, text_table
+from kinelib.robots.action_net import ActionNet, ActionNetConfig
+from kinelib.robots.demonstrations import make_demonstrations
+from kinelib.robots.robot_data import RobotSet, demonstrated_tasks, load_set, with_latents
+from kinelib.robots.robot_planner import SMALL, RobotPlanner, RobotPlannerConfig
+from kinelib.robots.suites import Suite, find_suite
+from kinelib.robots.worlds import check_known
+from kinelib.zipmo.autoencoder import AutoencoderConfig, TrackAutoencoder
+from kinelib.zipmo.flow_matcher import FlowMatcher, FlowMatcherConfig
+from kinelib.zipmo.pretrained import SHIPPED as OPEN_DOMAIN
+from kinelib.zipmo.train import copy_shared
+
+STAGES = ("demos", "planner", "cloning", "policy")
+SHIPPED_STAGES = ("planner", "cloning", "policy")
+PLAN_STEPS = 5  # Euler steps of the plans a policy is trained with; half as many as in use, for there are thousands
+LICENCE = (
+    "CC BY-NC 4.0: the demonstrations are our own simulation, but planner and latents start from the shipped open-domain "
+    "autoencoder and planner, which saw real videos of a non-commercial repository."
+)
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of everything a profile makes and trains."""
+
+    tasks: int  # of the suite's list, from its beginning
+    demos: int  # of each
+    seconds: dict[str, float]  # training seconds of planner, cloning and policy
+    batch: dict[str, int]  # examples a step
+    learning_rate: float = 2e-3  # peak; the planner, which begins trained, takes half
+
+
+SIZES = {
+    Profile.SMOKE: Size(
+        2, 5, {"planner": 10.0, "cloning": 10.0, "policy": 10.0}, {"planner": 8, "cloning": 32, "policy": 32}
+    ),
+    Profile.LAB: Size(
+        10, 20, {"planner": 900.0, "cloning": 600.0, "policy": 900.0}, {"planner": 16, "cloning": 256, "policy": 64}
+    ),
+    Profile.PAPER: Size(
+        50,
+        50,
+        dict.fromkeys(("planner", "cloning", "policy"), 86_400.0),
+        {"planner": 64, "cloning": 256, "policy": 256},
+        3e-4,
+    ),
+}
+
+
+def demonstrate_stage(
+    profile_name: str = "lab",
+    out: str | Path = "runs/lab/robots",
+    *,
+    suite: str | Suite = "metaworld",
+    tasks: Iterable[str] | None = None,
+    demos: int | None = None,
+    split: str = "train",
+    tell: Callable[[str], None] | None = None,
+) -> list[Path]:
+    """Makes demonstrations into `out`/demos; those that are there already are kept.
+
+    Args:
+        profile_name: "smoke", "lab" or "paper"; decides how many tasks and demonstrations.
+        out: output folder.
+        suite: its name, or a Suite of your own.
+        tasks, demos: instead of the profile's.
+        split: "train" or "held-out".
+        tell: is told of every shard.
+
+    Raises:
+        WorldError, RendererError, DemonstrationError: as :func:`make_demonstrations`.
+    """
+    size, suite = SIZES[profile(profile_name)], find_suite(suite)
+    demos = demos or size.demos
+    config = replace(suite.demos, demos=demos, per_shard=min(5, demos), split=split)
+    chosen = list(tasks) if tasks is not None else suite.tasks[: size.tasks]
+    return make_demonstrations(suite.make_world, chosen, Path(out) / "demos", config, texts=suite.texts, tell=tell)
+
+
+def train_stage(
+    stage: str,
+    profile_name: str = "lab",
+    out: str | Path = "runs/lab/robots",
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    steps: int | None = None,
+    seconds: float | None = None,
+    seed: int = 0,
+    start: str | Path | None = OPEN_DOMAIN,
+    demos: str | Path | None = None,
+    tasks: Iterable[str] | None = None,
+    per_task: int | None = None,
+    changes: dict | None = None,
+) -> FitResult:
+    """Trains one stage and saves its checkpoint in `out`/<stage>.
+
+    Args:
+        stage: "planner", "cloning" or "policy"; `demos` is made by :func:`demonstrate_stage`.
+        profile_name: "smoke", "lab" or "paper".
+        out: output folder; states and logs go to `out`/<stage>-training.
+        resume: go on with an interrupted training, if there is one.
+        overwrite: start afresh and replace an older checkpoint.
+        steps, seconds: instead of the profile's budget.
+        seed: of weights, data order and noise.
+        start: folder of open-domain checkpoints: its autoencoder is used, its planner's tensors that fit are where the robot
+            planner begins; None takes the shipped autoencoder and begins at random weights.
+        demos: folder of shards; default `out`/demos.
+        tasks, per_task: which demonstrations; default all that are there. Fewer make a curve of data efficiency.
+        changes: fields of `ActionNetConfig` to set, such as {"glance": False} for the paper's head alone.
+
+    Raises:
+        ValueError: for an unknown stage or profile, or both steps and seconds.
+        FileNotFoundError: when there are no demonstrations, or no planner for the policy.
+        FileExistsError: when there is a checkpoint already, and neither `overwrite` nor a training to resume.
+    """
+    check_known("stage", stage, STAGES[1:])
+    name, out = profile(profile_name), Path(out)
+    size = SIZES[name]
+    if steps is None and seconds is None:
+        seconds = size.seconds[stage]
+    if (out / stage).exists() and not overwrite and not (resume and state.exists(out / f"{stage}-training")):
+        raise FileExistsError(f"{out / stage} exists; pass overwrite=True to train it afresh, or choose another folder.")
+    rate = size.learning_rate * (0.5 if stage == "planner" else 1)
+    config = FitConfig(steps=steps, seconds=seconds, learning_rate=rate, ema_decay=0.995, seed=seed, log_every=20)
+    demos, which = Path(demos or out / "demos"), {"tasks": None if tasks is None else list(tasks), "per_task": per_task}
+    data = load_set(demos, **which)
+    table = text_table(data.sentences, TextEncoder(), out)
+    torch.manual_seed(seed)
+    if stage == "planner":
+        autoencoder = checkpoints.load(Path(start or OPEN_DOMAIN) / "autoencoder", TrackAutoencoder, AutoencoderConfig)
+        data = with_latents(data, demos, autoencoder.requires_grad_(False), **which, cache=out)
+        model = build_planner(data, name, None if start is None else Path(start) / "planner")
+        model.measure_statistics(data.latents.float(), autoencoder)
+        draw, loss = planner_draw(model, data, table, size.batch[stage]), planner_loss
+    else:
+        words = sentence_vectors(table, data)
+        model = build_actions(stage, data, changes or {})
+        model.measure_statistics(data.proprio)
+        seen = model.glance.measure(data.pictures, torch.Generator().manual_seed(seed)) if model.config.glance else None
+        plans = None
+        if model.config.plan and model.config.glance and (out / "cloning").is_dir():
+            copy_shared(checkpoints.load(out / "cloning", ActionNet, ActionNetConfig), model)
+        if model.config.plan:
+            planner = checkpoints.load(out / "planner", RobotPlanner, RobotPlannerConfig).requires_grad_(False)
+            plans = training_plans(planner, data, table, cache=out)
+        draw, loss = action_draw(data, words, seen, plans, size.batch[stage]), action_loss
+    result = fit(
+        model,
+        draw,
+        loss,
+        config,
+        out / f"{stage}-training",
+        resume=resume,
+        overwrite=overwrite,
+        description=f"robots {stage}",
+    )
+    if not result.stopped_early and int(os.environ.get("RANK", 0)) == 0:
+        budget = {"steps": steps, "seconds": seconds, "seed": seed}
+        card = stage_card(stage, name, data, result, budget)
+        checkpoints.save(out / stage, model, card=card, overwrite=True, half=True)
+    return result
+
+
+def build_planner(data: RobotSet, name: Profile, start: Path | None) -> RobotPlanner:
+    """An untrained planner for a set's views, with what fits of an open-domain planner's weights."""
+    flow = replace(SMALL, width=768, heads=12, depth=12, patch=1) if name is Profile.PAPER else SMALL
+    model = RobotPlanner(RobotPlannerConfig(data.views, data.every, data.window, flow))
+    if start is not None:
+        copy_shared(checkpoints.load(start, FlowMatcher, FlowMatcherConfig), model.flow)
+    return model
+
+
+def build_actions(stage: str, data: RobotSet, changes: dict) -> ActionNet:
+    """An untrained policy or cloning network for a set's views, proprioception and actions."""
+    plain = ActionNetConfig()
+    head = replace(
+        plain.head,
+        views=len(data.views),
+        proprio=data.proprio.shape[1],
+        horizon=data.chunks.shape[1],
+        actions=data.chunks.shape[2],
+    )
+    return ActionNet(replace(plain, head=head, views=data.views, plan=stage == "policy", **changes))
+
+
+def sentence_vectors(table: TextTable, data: RobotSet) -> Tensor:
+    """(U, 384) one vector of length 1 for each of a set's sentences: the mean of its word pieces."""
+    text = table.pick(list(data.sentences))
+    return nn.functional.normalize(text.tokens.sum(1) / text.mask.sum(1, keepdim=True), dim=-1)
+
+
+def training_plans(
+    planner: RobotPlanner, data: RobotSet, table: TextTable, *, cache: Path | None = None, seed: int = 0
+) -> Tensor:
+    """What a planner says at the beginning of every window: (W, V, 1, R, C, D) float16, normalised."""
+    path = None
+    if cache is not None:
+        digest = hashlib.sha256(data.starts.numpy().tobytes() + data.proprio.numpy().tobytes())
+        for tensor in planner.state_dict().values():
+            digest.update(tensor.contiguous().numpy().tobytes())
+        path = cache / f"plans-{digest.hexdigest()[:16]}.safetensors"
+        if path.is_file():
+            return load_file(path)["plans"]
+    noise = torch.Generator().manual_seed(seed)
+    plans = [
+        planner.plan(data.frames(rows), table.pick(data.texts(rows)), steps=PLAN_STEPS, seed=noise).half()
+        for rows in data.starts.split(32)
+    ]
+    if path is not None:
+        with written_whole(path) as sibling:
+            save_file({"plans": torch.cat(plans)}, sibling)
+    return torch.cat(plans)
+
+
+def planner_draw(planner: RobotPlanner, data: RobotSet, table: TextTable, batch: int):
+    """Batches for the planner: windows, every one as likely."""
+
+    def draw(generator: torch.Generator) -> dict:
+        windows = torch.randint(len(data.starts), (batch,), generator=generator)
+        rows = data.starts[windows]
+        shift, scale = planner.latent_shift.cpu(), planner.latent_scale.cpu()
+        latents = (data.latents[windows].float() - shift) / scale
+        return {"latents": latents, "frames": data.frames(rows), "text": table.pick(data.texts(rows))}
+
+    return draw
+
+
+def planner_loss(model: nn.Module, batch: dict, generator: torch.Generator) -> dict[str, Tensor]:
+    """The planner's loss on a drawn batch."""
+    return getattr(model, "module", model).loss(batch["latents"], batch["frames"], batch["text"], generator)
+
+
+def action_draw(data: RobotSet, words: Tensor, seen: Tensor | None, plans: Tensor | None, batch: int):
+    """Batches for policy and cloning: moments, every task as likely, with the plan that is in use then."""
+    tasks = demonstrated_tasks(data)
+    rows_of = [torch.tensor([row for row, task in enumerate(data.tasks) if task == one]) for one in tasks]
+
+    def draw(generator: torch.Generator) -> dict:
+        task = torch.randint(len(tasks), (batch,), generator=generator).tolist()
+        place = torch.rand(batch, generator=generator).tolist()
+        rows = torch.stack([rows_of[one][int(share * len(rows_of[one]))] for one, share in zip(task, place, strict=True)])
+        return {
+            "proprio": data.proprio[rows],
+            "chunks": data.chunks[rows],
+            "valid": data.valid[rows],
+            "latents": None if plans is None else plans[data.window_of[rows]].float(),
+            "seen": None if seen is None else seen[rows],
+            "words": words[data.said[rows]],
+        }
+
+    return draw
+
+
+def action_loss(model: nn.Module, batch: dict, generator: torch.Generator) -> dict[str, Tensor]:
+    """The loss of policy or cloning on a drawn batch."""
+    return getattr(model, "module", model).loss(**batch, generator=generator)
+
+
+def stage_card(stage: str, name: Profile, data: RobotSet, result: FitResult, options: dict) -> str:
+    """The checkpoint's card, before anything is measured in rollouts."""
+    tasks = demonstrated_tasks(data)
+    given = "".join(f" --{key} {value}" for key, value in options.items() if value is not None)
+    return checkpoints.write_card(
+        f"Robot {stage} ({name})",
+        data=f"{len(data)} moments of demonstrations by scripted experts of {len(tasks)} tasks ({', '.join(tasks)}), made "
+        "by ourselves in simulation with the MIT-licensed packages metaworld and mujoco.",
+        licence="MIT." if stage == "cloning" else LICENCE,
+        command=f"python -m kinelib train robots --stage {stage} --profile {name}{given}",
+        metrics={"steps": float(result.steps), "seconds": result.seconds, "final loss": float(result.losses[-1]["loss"])},
+    )

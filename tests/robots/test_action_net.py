@@ -1,0 +1,134 @@
+"""What an action network must do: learn what a glance can see, and use or ignore plans as it is built."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from kinelib.notation import ShapeError
+from kinelib.robots.action_net import ActionNet, ActionNetConfig
+from kinelib.robots.policy_head import PolicyHeadConfig
+
+HEAD = PolicyHeadConfig(views=1, grid=(4, 4), channels=16, proprio=3, horizon=4, actions=2, width=64, depth=1)
+
+
+def config(**changes) -> ActionNetConfig:
+    plain = {"head": HEAD, "merge": 2, "views": ("front",), "frame_size": 32, "colours": 2}
+    return ActionNetConfig(**{**plain, "width": 32, **changes})
+
+
+def moment(batch: int = 3, seed: int = 0) -> dict:
+    draw = torch.Generator().manual_seed(seed)
+    return {
+        "latents": torch.randn(batch, 1, 1, 8, 8, 4, generator=draw),
+        "frames": torch.rand(batch, 1, 3, 32, 32, generator=draw) * 2 - 1,
+        "words": torch.randn(batch, 384, generator=draw) / 20,
+    }
+
+
+PROPRIO = torch.tensor([[0.1, 0.2, 0.3], [0.0, 0.5, 0.1], [0.2, 0.2, 0.2]])
+
+
+def awaken(head: torch.nn.Module) -> None:
+    """Layers of a transformer begin at zero; a head that says something is wanted."""
+    for parameter in head.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.2)
+
+
+def test_the_two_parts_add_up():
+    torch.manual_seed(0)
+    net, given = ActionNet(config()).eval(), moment()
+    awaken(net.head)
+    both = net(PROPRIO, **given)
+    glance = net(PROPRIO, **{**given, "latents": None})
+    assert both.shape == (3, 4, 2)
+    assert not torch.allclose(both, glance)
+    other = net(PROPRIO, **{**given, "latents": given["latents"].flip(0)})
+    assert not torch.allclose(both, other), "the plan must matter"
+
+
+def test_cloning_takes_no_notice_of_plans():
+    net, given = ActionNet(config(plan=False)).eval(), moment()
+    assert torch.equal(net(PROPRIO, **given), net(PROPRIO, **{**given, "latents": None}))
+
+
+def test_the_papers_head_takes_no_notice_of_pictures_and_words():
+    net, given = ActionNet(config(glance=False)).eval(), moment()
+    assert torch.equal(net(PROPRIO, **given), net(PROPRIO, latents=given["latents"]))
+    with pytest.raises(ValueError, match="give it latents"):
+        net(PROPRIO, frames=given["frames"], words=given["words"])
+
+
+def test_what_was_seen_before_may_be_given_instead_of_pictures():
+    net, given = ActionNet(config(plan=False)).eval(), moment()
+    seen = net.glance(given["frames"])
+    assert torch.equal(net(PROPRIO, **given), net(PROPRIO, words=given["words"], seen=seen))
+
+
+def test_a_glance_and_a_sentence_decide_what_is_done():
+    """Words name a side, a picture shows where the square is; both are needed for the answer."""
+    torch.manual_seed(0)
+    draw = torch.Generator().manual_seed(1)
+    net = ActionNet(config(plan=False, noise=0.02, dropout=0.0))
+    corner = torch.randint(0, 28, (256, 2), generator=draw)
+    along = torch.arange(32) - corner[..., None]
+    x, y = ((along >= 0) & (along < 4)).float().unbind(1)
+    pictures = (y[:, :, None] * x[:, None, :] * 255)[:, None, :, :, None].expand(-1, 1, -1, -1, 3).byte()
+    seen = net.glance.measure(pictures, draw)
+    side = torch.randint(0, 2, (256,), generator=draw) * 2.0 - 1
+    words = torch.nn.functional.normalize(torch.randn(2, 384, generator=draw))[((side + 1) / 2).long()]
+    target = (side[:, None] * ((corner + 2) / 16 - 1))[:, None].expand(-1, 4, -1)
+    optimizer, valid = torch.optim.Adam(net.parameters(), 3e-3), torch.ones(256, 4, dtype=torch.bool)
+    for _ in range(150):
+        loss = net.loss(torch.zeros(256, 3), target, valid, words=words, seen=seen, generator=draw)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        error = (net.eval()(torch.zeros(256, 3), words=words, seen=seen) - target).abs().mean()
+    assert error < 0.05, "chance is 0.44"
+
+
+def test_invalid_steps_do_not_count_and_the_error_is_absolute():
+    net, given = ActionNet(config(plan=False, noise=0.0, dropout=0.0)), moment()
+    valid = torch.tensor([[True, False, False, False]] * 3)
+    with torch.no_grad():
+        said = net(PROPRIO, **given)
+        chunks = said + 0.5
+        chunks[:, 1:] = 1e6
+        found = net.loss(PROPRIO, chunks, valid, **given)
+    assert found["error"].item() == pytest.approx(0.5, rel=1e-4)
+    assert found["loss"].item() == pytest.approx(0.5, rel=1e-4)
+
+
+def test_dropped_plans_leave_the_glance_alone():
+    torch.manual_seed(0)
+    net, given = ActionNet(config(plan_drop=1.0, noise=0.0, dropout=0.0)), moment()
+    awaken(net.head)
+    chunks, valid = torch.zeros(3, 4, 2), torch.ones(3, 4, dtype=torch.bool)
+    dropped = net.loss(PROPRIO, chunks, valid, generator=torch.Generator().manual_seed(0), **given)
+    alone = net.loss(PROPRIO, chunks, valid, **{**given, "latents": None})
+    assert torch.allclose(dropped["loss"], alone["loss"])
+
+
+def test_proprioception_is_normalised():
+    net = ActionNet(config(plan=False))
+    net.measure_statistics(PROPRIO)
+    felt = (PROPRIO - net.proprio_shift) / net.proprio_scale
+    assert felt.mean(0).abs().max() < 1e-5
+    assert torch.allclose(felt.std(0), torch.ones(3), atol=1e-4)
+
+
+def test_bad_input_is_named():
+    with pytest.raises(ValueError, match="set plan or glance"):
+        ActionNet(config(plan=False, glance=False))
+    net, given = ActionNet(config()), moment()
+    with pytest.raises(ShapeError, match="proprio"):
+        net(PROPRIO[:, :2], **given)
+    with pytest.raises(ShapeError, match="proprio"):
+        net(PROPRIO * float("nan"), **given)
+    with pytest.raises(ShapeError, match="frames"):
+        net(PROPRIO, **{**given, "frames": given["frames"][..., :16]})
+    with pytest.raises(ValueError, match="frames and words"):
+        net(PROPRIO, latents=given["latents"])

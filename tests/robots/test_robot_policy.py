@@ -1,0 +1,93 @@
+"""A policy looks when it should, executes what was planned for that very step, and needs its parts."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from kinelib.robots.action_net import ActionNet, ActionNetConfig
+from kinelib.robots.policy import RobotPolicy
+from kinelib.robots.policy_head import PolicyHeadConfig
+from kinelib.robots.worlds import Observation
+
+HORIZON = 8
+
+
+class Foreteller:
+    """A network whose answers are exactly right: the action of a step is its number. It counts the plans it is shown."""
+
+    def __init__(self, plan: bool = False) -> None:
+        head = SimpleNamespace(horizon=HORIZON)
+        self.config = SimpleNamespace(head=head, plan=plan, glance=False, views=("front",), frame_size=8)
+        self.plans: list[float] = []
+
+    def __call__(self, proprio, *, latents=None, frames=None, words=None):
+        if latents is not None:
+            self.plans.append(latents.item())
+        return (proprio[:, :1, None] + torch.arange(float(HORIZON))[:, None]).repeat(1, 1, 2)
+
+
+def observation(step: int, looked: list | None = None) -> Observation:
+    def look(view: str, side: int):
+        if looked is not None:
+            looked.append((step, view))
+        return np.zeros((side, side, 3), np.uint8)
+
+    return Observation(look, np.array([step], np.float32), "go", step)
+
+
+@pytest.mark.parametrize("replan", [1, 2, 4, 8])
+def test_what_was_foretold_for_a_step_is_done_at_that_step(replan):
+    policy = RobotPolicy(Foreteller(), replan=replan)
+    done = [policy(observation(step)) for step in range(30)]
+    assert np.allclose(done, np.arange(30)[:, None].repeat(2, axis=1))
+
+
+def test_an_episode_leaves_nothing_to_the_next():
+    policy = RobotPolicy(Foreteller(), replan=4)
+    for step in range(6):
+        policy(observation(step))
+    policy.reset()
+    assert policy(observation(0)).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(("closed_loop", "plans"), [(True, [0, 4, 8]), (False, [0, 0, 0])])
+def test_plans_are_drawn_at_every_look_or_once(closed_loop, plans):
+    network, looked = Foreteller(plan=True), []
+    told = lambda seen, frames: torch.tensor(float(seen.step)).reshape(1, 1)
+    policy = RobotPolicy(network, replan=4, closed_loop=closed_loop, plans=told)
+    for step in range(12):
+        policy(observation(step, looked))
+    assert network.plans == plans
+    assert {step for step, _ in looked} == {0, 4, 8}
+
+
+def test_what_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match="must divide"):
+        RobotPolicy(Foreteller(), replan=3)
+    with pytest.raises(ValueError, match="give a planner"):
+        RobotPolicy(Foreteller(plan=True))
+    with pytest.raises(ValueError, match="kind 'policy'"):
+        RobotPolicy(Foreteller()).plan(observation(0))
+
+
+def test_a_broken_answer_stops_the_rollout_with_a_reason():
+    network = Foreteller()
+    network.__class__ = type("Broken", (Foreteller,), {"__call__": lambda *_, **__: torch.full((1, HORIZON, 2), torch.nan)})
+    with pytest.raises(ValueError, match="NaN"):
+        RobotPolicy(network)(observation(0))
+
+
+def test_a_trained_networks_parts_are_put_together():
+    """Pictures of both views, the sentence and the plan reach the network in the shapes it wants."""
+    head = PolicyHeadConfig(views=2, grid=(4, 4), channels=16, proprio=1, horizon=8, actions=3, depth=1)
+    network = ActionNet(ActionNetConfig(head=head, views=("front", "top"), frame_size=32, width=32)).eval()
+    plans = lambda seen, frames: torch.zeros(1, 2, 1, 8, 8, 4) + frames.mean()
+    encoder = SimpleNamespace(embed=lambda sentences: torch.zeros(len(sentences), 384))
+    policy = RobotPolicy(network, plans=plans, encoder=encoder)
+    looked: list = []
+    assert policy(observation(0, looked)).shape == (3,)
+    assert [view for _, view in looked] == ["front", "top"]
