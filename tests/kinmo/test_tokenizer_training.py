@@ -49,9 +49,9 @@ def test_training_saves_a_checkpoint_with_a_card(data, held_out, tmp_path):
     assert result.steps == 6 and found.clips == 5 and 0 < found.local_cm < 200 and found.original_skate_cm < 20
     card = (tmp_path / "tokenizer" / "card.md").read_text()
     assert "12 clips (procedural clips)" in card and "codes in use (perplexity), right_leg" in card
-    assert torch.equal(loaded.statistics.mean, model.statistics.mean) and torch.equal(
-        loaded.quantizer.codebooks, model.quantizer.codebooks
-    )
+    assert torch.equal(loaded.statistics.mean, model.statistics.mean)
+    stored = model.quantizer.codebooks.half().float()  # matrices are kept as float16
+    assert torch.equal(loaded.quantizer.codebooks, stored)
     with pytest.raises(FileExistsError, match="overwrite=True"):
         train_tokenizer(data, held_out, tmp_path, config=SMALL, steps=6, batch=4)
 
