@@ -29,22 +29,7 @@ def run_command(arguments: argparse.Namespace) -> int:
         case "train":
             return _train(given)
         case "track":
-            from kinelib.tracks.track_video import track_video
-
-            tracks = track_video(
-                given.video,
-                given.out,
-                tracker=given.tracker,
-                points=given.points,
-                grid=given.grid,
-                start=given.start,
-                frames=given.frames,
-                stride=given.stride,
-                seed=given.seed,
-                caption=given.caption,
-                overwrite=given.overwrite,
-            )
-            print(f"wrote {tracks.xy.shape[1]} tracks of {tracks.xy.shape[2]} frames to {given.out}")
+            _track(given)
         case "generate":
             _generate_motion(given) if given.what == "motion" else _generate_tracks(given)
         case "export":
@@ -71,6 +56,35 @@ def run_command(arguments: argparse.Namespace) -> int:
             else:
                 print(bench_zipmo(threads=given.threads, json_path=given.json, compile=given.compile))
     return 0
+
+
+def _track(given: argparse.Namespace) -> None:
+    if given.clips:
+        from kinelib.tracks.video_shards import write_video_shards
+
+        part, parts = given.shard
+        options = dict(shard_index=part, num_shards=parts, grid=given.grid or 24, seed=given.seed, say=print)
+        write_video_shards(given.video, given.out, held_out=tuple(given.hold_out), **options)
+        return
+    if len(given.video) > 1 or given.hold_out or given.shard != (0, 1):
+        raise ValueError("one video is tracked at a time; several videos, --hold-out and --shard go with --clips.")
+
+    from kinelib.tracks.track_video import track_video
+
+    tracks = track_video(
+        given.video[0],
+        given.out,
+        tracker=given.tracker,
+        points=given.points,
+        grid=given.grid,
+        start=given.start,
+        frames=given.frames,
+        stride=given.stride,
+        seed=given.seed,
+        caption=given.caption,
+        overwrite=given.overwrite,
+    )
+    print(f"wrote {tracks.xy.shape[1]} tracks of {tracks.xy.shape[2]} frames to {given.out}")
 
 
 def _generate_tracks(given: argparse.Namespace) -> None:
@@ -220,6 +234,11 @@ def _evaluate(given: argparse.Namespace) -> str:
 
             options = dict(profile_name=given.profile, stage=given.stage, checkpoint=given.checkpoint)
             return evaluate_kimodo(given.json, captured=given.captured, say=say, **options)
+        case "kimodo-ablation":
+            from kinelib.kimodo.ablation import study
+
+            folder = Path("runs") / given.profile / "kimodo-ablation"
+            return study(given.json, folder, checkpoint=given.checkpoint, captured=given.captured, say=say)
         case "kinmo":
             from kinelib.kinmo.evaluate import PARTS, evaluate_kinmo
 

@@ -43,7 +43,10 @@ Ctrl-C saves the state first; --resume continues from it. Later stages need the 
     "track": """examples:
   python -m kinelib track clip.mp4 --out tracks.parquet
   python -m kinelib track clip.mp4 --out tracks.parquet --tracker dis --grid 24 --frames 32
-  python -m kinelib track folder-of-pictures --out tracks.parquet --caption "a cup slides left" --overwrite""",
+  python -m kinelib track folder-of-pictures --out tracks.parquet --caption "a cup slides left" --overwrite
+  python -m kinelib track data/samples my-videos --clips --hold-out cup --out runs/data/real
+
+With --clips a shard that is there is kept, so an interrupted run goes on where it stopped.""",
     "generate": """examples:
   python -m kinelib generate tracks --frame street.jpg --poke 0.1,0.2,0.6,0.2 --out futures.npz
   python -m kinelib generate motion --prompt "A person walks forward." --out walk.npz
@@ -81,10 +84,11 @@ Six groups and fifteen pairs in plain sentences, by rules. Without --out the sen
   python -m kinelib evaluate video --json video.json         against a video model, in miniature
   python -m kinelib evaluate ablation --json ablation.json   trains and measures every temporal compression, hours
   python -m kinelib evaluate kimodo --json kimodo.json       do bodies do what prompts and constraints say?
+  python -m kinelib evaluate kimodo-ablation --json ablation.json   twelve small trainings, one part changed in each, an hour
   python -m kinelib evaluate kinmo --json kinmo.json         retrieval, generation, edits, control; --part retrieval for one
   python -m kinelib evaluate robots --suite metaworld --json robots.json   success in held-out scenes
 
-An interrupted evaluation of zipmo, ablation or robots goes on where it stopped.
+An interrupted evaluation of zipmo, ablation, kimodo-ablation or robots goes on where it stopped.
 Writes metric, value, interval, n, seeds, baseline values and target of every row.""",
     "robots": """examples:
   python -m kinelib robots demos                                      ten Meta-World tasks, twenty demonstrations each
@@ -150,13 +154,19 @@ def parser() -> argparse.ArgumentParser:
     length.add_argument("--steps", type=_at_least_one, help="train for this many steps")
     length.add_argument("--seconds", type=_positive, help="train for this long")
 
-    track = command("track", "tracks points through a video")
-    track.add_argument("video", type=Path, help="mp4, avi, gif, or a folder of pictures")
-    track.add_argument("--out", type=Path, required=True, help="the .parquet file to write")
+    track = command("track", "tracks points through a video, or makes training clips of many")
+    track.add_argument("video", type=Path, nargs="+", help="mp4, avi, gif, or a folder of pictures; with --clips, of videos")
+    track.add_argument("--out", type=Path, required=True, help="the .parquet file to write; with --clips, the folder")
+    many = track.add_argument_group("training clips of many videos")
+    many.add_argument("--clips", action="store_true", help="overlapping windows, crops and mirror images, a shard a video")
+    many.add_argument(
+        "--hold-out", action="append", default=[], metavar="NAME", help="a video only to measure on; repeatable"
+    )
+    many.add_argument("--shard", type=_part, default=(0, 1), metavar="i/n", help="only videos i, i + n, ... (default: 0/1)")
     track.add_argument("--tracker", default="lk", choices=["lk", "dis", "cotracker", "cotracker-online"], help="default: lk")
     where = track.add_mutually_exclusive_group()
     where.add_argument("--points", type=_at_least_one, default=256, help="corners and random points (default: 256)")
-    where.add_argument("--grid", type=_at_least_one, metavar="N", help="an N x N grid of points instead")
+    where.add_argument("--grid", type=_at_least_one, metavar="N", help="an N x N grid of points instead (with --clips: 24)")
     track.add_argument("--start", type=int, default=0, help="first frame to read (default: 0)")
     track.add_argument("--frames", type=_at_least_one, default=64, help="read no more frames than this (default: 64)")
     track.add_argument("--stride", type=_at_least_one, default=1, help="read every n-th frame (default: 1)")
@@ -174,10 +184,12 @@ def parser() -> argparse.ArgumentParser:
     tracks.add_argument("--seed", type=int, default=0)
     tracks.add_argument("--grid", type=_at_least_one, default=16, metavar="N", help="N x N points asked for (default: 16)")
     tracks.add_argument("--frames", type=_at_least_one, default=64, metavar="T", help="length of a future (default: 64)")
-    tracks.add_argument("--steps", type=_at_least_one, default=6, help="of the sampler (default: 6)")
+    tracks.add_argument("--steps", type=_at_least_one, default=3, help="of the sampler (default: 3)")
     tracks.add_argument("--text", default="", metavar="SENTENCE", help="what shall happen, in words")
     tracks.add_argument("--guidance", type=float, default=1.0, help="how strongly pokes and text pull; 1 is off")
-    tracks.add_argument("--text-guidance", type=float, default=1.0, help="how strongly the text pulls beside; 1 is off")
+    tracks.add_argument(
+        "--text-guidance", type=float, default=2.0, help="how strongly the text pulls beside (1: off; default: 2)"
+    )
     tracks.add_argument("--correction", metavar="NAME", help="gradient, snap or gradient+snap (default: none)")
     tracks.add_argument("--overwrite", action="store_true", help="replace an existing file")
     tracks.add_argument("--checkpoint", type=Path, metavar="DIR", help="checkpoint folder (default: the shipped one)")
@@ -244,7 +256,9 @@ def parser() -> argparse.ArgumentParser:
     retrieve.add_argument("--overwrite", action="store_true", help="replace an existing file")
 
     evaluate = command("evaluate", "measures a system on held-out data, beside its baselines and targets")
-    evaluate.add_argument("system", choices=["zipmo", "prompts", "video", "ablation", "kimodo", "kinmo", "robots"])
+    evaluate.add_argument(
+        "system", choices=["zipmo", "prompts", "video", "ablation", "kimodo", "kimodo-ablation", "kinmo", "robots"]
+    )
     evaluate.add_argument("--json", type=Path, required=True, metavar="OUT", help="where the table goes")
     evaluate.add_argument("--profile", choices=PROFILES, default="lab", help="how many scenes (default: lab)")
     evaluate.add_argument("--checkpoint", type=Path, metavar="DIR", help="checkpoint folder (default: the shipped one)")
@@ -289,6 +303,13 @@ def _at_least_one(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
+
+
+def _part(text: str) -> tuple[int, int]:
+    part, slash, parts = text.partition("/")
+    if not (slash and part.isdigit() and parts.isdigit() and int(part) < int(parts)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a part such as 0/4, the first of four")
+    return int(part), int(parts)
 
 
 def _positive(text: str) -> float:

@@ -225,6 +225,8 @@ def test_annotate_prints_sentences_and_retrieve_wants_one_question(tmp_path, cap
         ["train", "kimono"],
         ["generate", "tracks", "--out", "x.npz"],
         ["track", "clip.mp4"],
+        ["track", "videos", "--clips", "--out", "shards", "--shard", "4/4"],
+        ["track", "videos", "--clips", "--out", "shards", "--shard", "1"],
         ["frobnicate"],
         [],
     ],
@@ -271,6 +273,19 @@ def test_track_a_shipped_clip(repository, tmp_path, capsys):
     before = out.read_bytes()
     assert cli.main(arguments) == 2 and out.read_bytes() == before
     assert cli.main([*arguments, "--overwrite"]) == 0
+    for more in ([str(clip)], ["--hold-out", "cup"], ["--shard", "0/2"]):
+        assert cli.main(["track", *more, *arguments[1:], "--overwrite"]) == 2
+        assert "go with --clips" in capsys.readouterr().err
+
+
+def test_track_makes_training_clips_of_folders(monkeypatch):
+    seen = given_to(monkeypatch, "kinelib.tracks.video_shards", "write_video_shards", [])
+    say = ["track", "a", "b.mp4", "--clips", "--out", "shards", "--hold-out", "cup", "--shard", "1/2", "--grid", "40"]
+    assert cli.main(say) == 0
+    (videos, out), options = seen
+    assert [str(video) for video in videos] == ["a", "b.mp4"] and str(out) == "shards"
+    assert options["held_out"] == ("cup",) and options["grid"] == 40
+    assert (options["shard_index"], options["num_shards"]) == (1, 2)
 
 
 def test_the_version_is_the_package_s(repository):

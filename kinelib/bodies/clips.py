@@ -13,7 +13,6 @@ Shapes: T frames; in the cache all clips end to end, N frames: quaternions (N, 2
 
 from __future__ import annotations
 
-import ast
 import csv
 import hashlib
 import inspect
@@ -35,6 +34,7 @@ from kinelib.bodies.motion import Motion
 from kinelib.bodies.retarget import retarget_all
 from kinelib.bodies.rotations import from_quaternion, quaternion
 from kinelib.bodies.skeletons import FPS, SMPLX22
+from kinelib.learning.code_version import meaning
 from kinelib.learning.files import written_whole
 
 BANDAI_NAMCO, CMU = "Bandai-Namco Research Motiondataset", "CMU Graphics Lab Motion Capture Database"
@@ -197,19 +197,9 @@ class _Files:
         """A short hash of what is in the files and of the code that makes motions of them."""
         modules = [(Path(__file__).parent / f"{module}.py").read_text(encoding="utf-8") for module in MADE_BY]
         steps = [textwrap.dedent(inspect.getsource(step)) for step in (_made, Motion.resampled, Motion.translated)]
-        code = [_meaning(text) for text in (*modules, *steps)]
+        code = [meaning(text) for text in (*modules, *steps)]
         marks = sorted((name, mark) for name, (_, mark) in self.listed.items())
         return hashlib.sha256(f"{marks}{code}".encode()).hexdigest()[:12]
-
-
-def _meaning(code: str) -> str:
-    """What code does, without its comments, layout and docstrings, which may change and leave the motions alone."""
-    tree = ast.parse(code)
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
-            del body[0]
-    return ast.dump(tree)
 
 
 def _made(files: _Files, drop: int) -> Iterator[tuple[str, Motion]]:

@@ -169,8 +169,7 @@ def train_evaluator(
     """
     out = Path(out)
     training = out / f"{NAME}-training"
-    if (out / NAME).exists() and not overwrite and not (resume and state.exists(training)):
-        raise FileExistsError(f"{out / NAME} exists; pass overwrite=True to train it afresh, or choose another folder.")
+    state.check_free(out / NAME, training, resume=resume, overwrite=overwrite)
     seconds = 300.0 if seconds is None and steps is None else seconds
     torch.manual_seed(seed)
     model = MotionEvaluator(config)

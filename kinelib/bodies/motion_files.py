@@ -27,6 +27,7 @@ from kinelib.bodies.skeleton import Skeleton
 from kinelib.learning.files import written_whole
 
 SAVED, LOADED = (".npz", ".amass.npz", ".bvh", ".glb", ".csv"), (".npz", ".amass.npz", ".bvh", ".csv")
+GENERATED = (".npz", ".bvh", ".glb")  # what generated motion is written as
 BY_COUNT = {len(skeleton): skeleton for skeleton in (skeletons.SMPLX22, skeletons.SOMA30, skeletons.G1_34)}
 
 
@@ -56,6 +57,31 @@ def save_motion(motion: Motion, path: str | Path) -> Path:
         raise MotionFileError(f"{path}: motion is saved as {', '.join(SAVED)}; the suffix says which.")
     write(motion, path)
     return path
+
+
+def sample_files(out: str | Path | None, samples: int, overwrite: bool) -> list[Path]:
+    """Where each of several generated samples goes, before anything is generated: numbered when there is more than one.
+
+    Args:
+        out: .npz, .bvh or .glb; None writes nothing, and there are no files.
+        samples: how many, at least 1.
+        overwrite: replace existing files.
+
+    Raises:
+        ValueError: for another suffix, or less than one sample. FileExistsError: when a file exists and `overwrite` is off.
+    """
+    if samples < 1:
+        raise ValueError(f"samples must be at least 1; got {samples}.")
+    if out is None:
+        return []
+    out = Path(out)
+    if out.suffix not in GENERATED:
+        raise ValueError(f"{out}: a motion is written as {', '.join(GENERATED)}; got {out.suffix or 'no suffix'!r}.")
+    files = [out] if samples == 1 else [out.with_stem(f"{out.stem}-{number}") for number in range(samples)]
+    for file in files:
+        if file.exists() and not overwrite:
+            raise FileExistsError(f"{file} exists; choose another name or allow overwriting.")
+    return files
 
 
 def load_motion(path: str | Path, fps: float | None = None) -> Motion:

@@ -6,7 +6,6 @@ A figure of the smoke and lab profiles carries the profile's name in its corner:
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from kinelib.course.lesson import current
 from kinelib.course.places import read_json, repository, runs_folder, write_json
+from kinelib.learning.files import written_whole
 
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
@@ -40,7 +40,6 @@ def save_figure(fig: Any, name: str, made_by: Callable[..., Any] | str = "notebo
         raise ValueError(f"A figure's name is lower-case words joined by hyphens, like 'poke-futures'; got {name!r}.")
     lesson = current()
     path = lesson.out / f"{lesson.notebook}-{name}.png"
-    temporary = path.with_name(f".{path.name}")
     before = list(fig.texts)
     if lesson.profile != "paper" and not any(lesson.profile in text.get_text() for text in before):
         from kinelib.show.theme import stamp
@@ -48,11 +47,11 @@ def save_figure(fig: Any, name: str, made_by: Callable[..., Any] | str = "notebo
         stamp(fig, lesson.profile)
     try:
         # Without matplotlib's version in the file, the same picture has the same hash everywhere.
-        fig.savefig(temporary, format="png", dpi=dpi, bbox_inches="tight", metadata={"Software": None})
+        with written_whole(path) as partial:
+            fig.savefig(partial, format="png", dpi=dpi, bbox_inches="tight", metadata={"Software": None})
     finally:
         for text in fig.texts[len(before) :]:
             text.remove()
-    os.replace(temporary, path)
     _list_figure(lesson.out / "figures.json", path, made_by)
     return path
 
@@ -88,10 +87,9 @@ def publish(notebooks: Iterable[str], profile: str, gallery: Path | None = None)
         for entry in entries:
             copied[entry["file"]] = (folder / entry["file"]).read_bytes()
             listed[entry["file"]] = {**entry, "commit": commit}
-    gallery.mkdir(parents=True, exist_ok=True)
     for file, content in copied.items():
-        (gallery / f".{file}").write_bytes(content)
-        os.replace(gallery / f".{file}", gallery / file)
+        with written_whole(gallery / file) as partial:
+            partial.write_bytes(content)
     write_json(gallery / "manifest.json", {"figures": [listed[file] for file in sorted(listed)]})
     for stale in gallery.glob("[0-9][0-9]_*-*.png"):
         if stale.name not in listed:

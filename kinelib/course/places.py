@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kinelib.learning.files import write_text_whole
+
 
 def repository() -> Path:
     """The folder that holds ``kinelib/`` and ``notebooks/``; the working folder when kinelib is installed without them."""
@@ -50,11 +52,7 @@ def write_json(path: Path, content: Any) -> None:
     Raises:
         ValueError: when a value is NaN or infinite, which JSON has no word for.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    write_text_whole(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 SCENE_SIDE = 384  # pixels of a drawn scene
 BASELINE_POKES = 16  # most pokes the baselines were trained with
-PLAYGROUND_STEPS = 3  # half of the protocol's: futures as good within 3 % (LOG.md), and sooner after the hand lets go
 PLAYGROUND_SEED = 9_100_000  # of the scenes offered; training never draws from here
 
 
@@ -74,7 +73,7 @@ def playground(
         pictures = {Path(picture).name: Path(picture)} | pictures
         picture = Path(picture).name
     usual = dict(frame_size=latent.autoencoder.config.frame_size, most_pokes=most_pokes)
-    usual |= dict(steps=min(latent.steps, PLAYGROUND_STEPS), guidance=latent.guidance)
+    usual |= dict(steps=latent.steps, guidance=latent.guidance)
     chosen = "scene: vehicle" if picture is None else picture
     return PokeCanvas(chosen, forecasts, pictures=pictures, **usual | options)
 

@@ -13,8 +13,6 @@ Shapes: F frames in all, N clips, B clips of a batch, T frames, D features, U di
 
 from __future__ import annotations
 
-import ast
-import hashlib
 import json
 import warnings
 from collections.abc import Callable, Sequence
@@ -25,17 +23,18 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
+from kinelib.bodies.clip_draws import ClipDraws
 from kinelib.bodies.clips import Clip
 from kinelib.bodies.feature_statistics import Statistics
 from kinelib.bodies.features import LOCAL_TURNING, FeatureLayout, encode_batch, local_root, mirror_map, moved, placed
 from kinelib.bodies.procedural import procedural_clips
 from kinelib.bodies.procedural_words import mirrored_words
 from kinelib.bodies.skeletons import FPS, SMPLX22
+from kinelib.learning.code_version import code_hash
 from kinelib.learning.files import written_whole
 from kinelib.learning.text import TextTable
 
 TRAIN_SEED, TEST_SEED = 1000, 7  # of procedural clips
-CLASSES = 8  # of clips by length
 ENCODED_AT_ONCE = 64
 
 
@@ -261,20 +260,12 @@ class Batches:
         most = max(map(len, motions.prompts))
         self.wordings = torch.tensor([[rows[w[i % len(w)]] for i in range(most)] for w in motions.prompts])
         self.choices = torch.tensor([len(w) for w in motions.prompts])
-        self._classes(clip_odds(motions.sources, shares or {}))
-
-    def _classes(self, odds: Tensor) -> None:
-        order = self.motions.lengths.clamp(max=self.frames).argsort(stable=True)
-        parts = [part for part in order.tensor_split(min(CLASSES, len(order))) if odds[part].sum() > 0]
-        self.classes, self.within = parts, [odds[part].cumsum(0) / odds[part].sum() for part in parts]
-        weights = torch.stack([odds[part].sum() for part in parts])
-        self.between = weights.cumsum(0) / weights.sum()
+        self.clips = ClipDraws(motions.lengths.clamp(max=frames), motions.sources, shares)
 
     def draw(self, generator: torch.Generator) -> Batch:
         """One batch; the generator, on the CPU, is the only source of randomness."""
         rand = lambda count: torch.rand(count, generator=generator, dtype=torch.float64)
-        chosen = _choose(self.between, rand(1)).item()
-        rows = self.classes[chosen][_choose(self.within[chosen], rand(self.size))]
+        rows = self.clips.rows(self.size, rand)
         spare = (self.motions.lengths[rows] - self.frames).clamp_min(0)
         features, lengths = self.motions.padded(rows, self.frames, (rand(self.size) * (spare + 1)).long())
         flip = rand(self.size) < self.mirrored
@@ -284,32 +275,6 @@ class Batches:
         words = torch.where(flip, self.reflected[words], words)
         words = torch.where(rand(self.size) < self.silent, len(self.vectors) - 1, words)
         return Batch(features=features, lengths=lengths, heading=heading, text=self.vectors[words][:, None])
-
-
-def clip_odds(sources: Sequence[str], shares: dict[str, float]) -> Tensor:
-    """(N,) float64 odds with which the clips are drawn.
-
-    Args:
-        sources: of every clip.
-        shares: source -> share of all draws; the other sources divide the rest by their numbers of clips.
-
-    Raises:
-        ValueError: for shares that are not shares, or of a source without clips.
-    """
-    if any(not 0 <= share <= 1 for share in shares.values()) or sum(shares.values()) > 1 + 1e-9:
-        raise ValueError(f"shares of sources are in [0, 1] and sum to at most 1; got {shares}.")
-    counts = {source: sources.count(source) for source in dict.fromkeys(sources)}
-    if unknown := sorted(set(shares) - set(counts)):
-        raise ValueError(f"there is no clip of {', '.join(unknown)}; there are clips of {', '.join(counts)}.")
-    others = sum(count for source, count in counts.items() if source not in shares)
-    rest = 1 - sum(shares.values())
-    odds = {s: shares[s] / count if s in shares else rest / others for s, count in counts.items()}
-    return torch.tensor([odds[source] for source in sources], dtype=torch.float64)
-
-
-def _choose(cumulative: Tensor, lots: Tensor) -> Tensor:
-    """Indices whose cumulative odds hold the lots."""
-    return torch.searchsorted(cumulative, lots, right=True).clamp(max=len(cumulative) - 1)
 
 
 ENCODED_BY = ("features", "smoothing", "kinematics", "rotations", "skeletons")
@@ -324,14 +289,7 @@ def code_version(*made_by: str) -> str:
     import kinelib.bodies
 
     folder = Path(kinelib.bodies.__file__).parent
-    digest = hashlib.sha256()
-    for path in sorted({path for name in (*ENCODED_BY, *made_by) for path in folder.glob(f"{name}.py")}):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        for node in ast.walk(tree):  # docstrings and other bare strings do nothing
-            if isinstance(getattr(node, "body", None), list):
-                node.body = [n for n in node.body if not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant))]
-        digest.update(ast.dump(tree).encode())
-    return digest.hexdigest()[:10]
+    return code_hash(sorted({path for name in (*ENCODED_BY, *made_by) for path in folder.glob(f"{name}.py")}))
 
 
 def _cached(name: str, made_by: tuple[str, ...], make: Callable[[], MotionSet], cache: Path | None) -> MotionSet:

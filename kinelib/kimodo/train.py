@@ -7,7 +7,7 @@ moving average of the weights (Section 5.1 of the paper), with statistics measur
 
     stage           data                         what differs
     denoiser        captured, if any + procedural
-    procedural      procedural                   nothing, but the weights are free to use
+    procedural      procedural                   half the weights, which are free to use
     one-stage       as denoiser                  one transformer of as many layers for root and body
     global-root     as denoiser                  the second stage reads the root as it is, not how it moves
     no-curriculum   as denoiser                  constraints from the first step, all of them at once
@@ -64,6 +64,7 @@ STAGES = (
     "evaluator",
 )
 SHIPPED_STAGES = ("denoiser", "procedural", "evaluator")  # what a training without a stage makes
+PROCEDURAL = {"width": 192, "ffn": 384, "layers": 3}  # simpler motion, and a file that is shipped beside the larger one
 SMALL = Curriculum(text_only=0.25, rootless=0.15, dropout=(0.0, 0.0))
 LOSS = LossConfig(pinned=1.0, motion=0.5, standing=0.5)
 
@@ -106,6 +107,7 @@ def build(stage: str, size: Profile, **changes: Any) -> TwoStageDenoiser:
     paper = replace(PAPER_L, skeleton=SMPLX22.name, joints=len(SMPLX22), fps=FPS, max_frames=200, text_width=384)
     config = paper if size is Profile.PAPER else DenoiserConfig()
     parts = {
+        "procedural": {} if size is Profile.PAPER else PROCEDURAL,
         "one-stage": {"stages": 1},
         "global-root": {"stage2_root": "global"},
         "no-extra-tokens": {"registers": 0},
@@ -270,8 +272,7 @@ def train_stage(
         ema_decay=size.ema_decay,
         seed=seed,
     )
-    if (out / stage).exists() and not overwrite and not (resume and state.exists(out / f"{stage}-training")):
-        raise FileExistsError(f"{out / stage} exists; pass overwrite=True to train it afresh, or choose another folder.")
+    state.check_free(out / stage, out / f"{stage}-training", resume=resume, overwrite=overwrite)
     folder, cache = captured_folder(stage, captured), cache_folder(out)
     if stage == "evaluator":
         sets = [training_set("denoiser", count, folder, cache, part) for count, part in _parts(size.clips)]

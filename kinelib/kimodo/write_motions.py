@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kinelib.bodies.motion import Motion
-from kinelib.bodies.motion_files import save_motion
+from kinelib.bodies.motion_files import sample_files, save_motion
 from kinelib.bodies.skeletons import named
 from kinelib.kimodo.cleanup import Cleaned, clean
 from kinelib.kimodo.constraint_files import load_constraints
@@ -15,7 +15,6 @@ from kinelib.kimodo.pretrained import load_denoiser
 from kinelib.kimodo.sequencing import sampler, sequence
 
 SECONDS = 4.0  # of a prompt that says no duration
-SUFFIXES = (".npz", ".bvh", ".glb")
 
 
 def generate_motions(
@@ -58,7 +57,7 @@ def generate_motions(
     seconds = list(seconds) or [SECONDS]
     if len(seconds) not in (1, len(prompts)):
         raise ValueError(f"give one duration for all prompts or one each; got {len(seconds)} for {len(prompts)} prompts.")
-    files = _files(out, samples, overwrite)
+    files = sample_files(out, samples, overwrite)
     model = load_denoiser(stage, checkpoint)
     fps, longest = model.config.fps, model.config.max_frames
     given = load_constraints(constraints, named(model.config.skeleton)) if constraints else None
@@ -84,22 +83,6 @@ def generate_motions(
             save_motion(motion, files[number])
         motions.append(motion)
     return motions
-
-
-def _files(out: str | Path | None, samples: int, overwrite: bool) -> list[Path]:
-    """Where every sample goes; raises before anything is generated."""
-    if samples < 1:
-        raise ValueError(f"samples must be at least 1; got {samples}.")
-    if out is None:
-        return []
-    out = Path(out)
-    if out.suffix not in SUFFIXES:
-        raise ValueError(f"{out}: a motion is written as {', '.join(SUFFIXES)}; got {out.suffix or 'no suffix'!r}.")
-    files = [out] if samples == 1 else [out.with_stem(f"{out.stem}-{number}") for number in range(samples)]
-    for file in files:
-        if file.exists() and not overwrite:
-            raise FileExistsError(f"{file} exists; choose another name or allow overwriting.")
-    return files
 
 
 def _said(number: int, motion: Motion, cleaned: Cleaned) -> str:

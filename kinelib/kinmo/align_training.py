@@ -148,8 +148,7 @@ def train_aligner(
         raise ValueError(f"there is no stage {stage!r}; choose one of {', '.join(ABLATIONS)}.")
     out = Path(out)
     training = out / f"{stage}-training"
-    if (out / stage).exists() and not overwrite and not (resume and state.exists(training)):
-        raise FileExistsError(f"{out / stage} exists; pass overwrite=True to train it afresh, or choose another folder.")
+    state.check_free(out / stage, training, resume=resume, overwrite=overwrite)
     seconds = 720.0 if seconds is None and steps is None else seconds
     torch.manual_seed(seed)
     model = build(data, replace(config or AlignerConfig(), **ABLATIONS[stage]))

@@ -9,7 +9,6 @@ the sentence encoder and are made where they are asked for.
 
 from __future__ import annotations
 
-import ast
 import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
@@ -24,6 +23,7 @@ from kinelib.kinmo.motion_words import group_sentences
 from kinelib.kinmo.pair_words import pair_sentences
 from kinelib.kinmo.pose_words import DEFAULT, Limits, padded
 from kinelib.kinmo.records import Record, RecordError, read_records, write_records
+from kinelib.learning.code_version import code_hash
 
 AT_ONCE = 64  # clips measured together
 MADE_BY = ("groups", "records", "pose_words", "motion_signs", "motion_words", "pair_words", "keyframes", "annotate")
@@ -148,11 +148,4 @@ def code_version() -> str:
     import kinelib.bodies
 
     here, bodies = Path(__file__).parent, Path(kinelib.bodies.__file__).parent
-    digest = hashlib.sha256()
-    for path in [*(here / f"{name}.py" for name in MADE_BY), *(bodies / f"{name}.py" for name in MEASURED_BY)]:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            if isinstance(getattr(node, "body", None), list):
-                node.body = [n for n in node.body if not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant))]
-        digest.update(ast.dump(tree).encode())
-    return digest.hexdigest()[:10]
+    return code_hash([*(here / f"{name}.py" for name in MADE_BY), *(bodies / f"{name}.py" for name in MEASURED_BY)])

@@ -17,8 +17,6 @@ Shapes: F frames in all, N clips, B clips of a batch, T frames, U different sent
 
 from __future__ import annotations
 
-import ast
-import hashlib
 import json
 import warnings
 from collections.abc import Callable, Sequence
@@ -29,6 +27,7 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
+from kinelib.bodies.clip_draws import ClipDraws
 from kinelib.bodies.clips import Clip
 from kinelib.bodies.procedural_words import mirrored_words
 from kinelib.bodies.skeleton import GROUPS
@@ -36,11 +35,11 @@ from kinelib.kinmo.codec import encode_clips, mirrored
 from kinelib.kinmo.groups import PAIR_KEYS, PAIRS
 from kinelib.kinmo.records import mirrored_key
 from kinelib.kinmo.sentences import SentenceBank
+from kinelib.learning.code_version import code_hash
 from kinelib.learning.files import written_whole
 
 TRAIN_SEED, TEST_SEED = 1000, 7  # of procedural clips
 FRAMES = 100  # rows of features a clip has at most: 101 frames, five seconds
-CLASSES = 8  # of clips by length
 HELD_OUT_COMBINATIONS = (
     "walk+raise-up-left-hand",
     "walk+raise-up-right-hand",
@@ -272,20 +271,12 @@ class Batches:
         names = dict.fromkeys(name for label in motions.labels for name in (label, mirrored_words(label)))
         numbers = {name: number for number, name in enumerate(names)}
         self.labels = torch.tensor([[numbers[label], numbers[mirrored_words(label)]] for label in motions.labels])
-        self._classes(_clip_odds(motions.sources, shares or {}))
-
-    def _classes(self, odds: Tensor) -> None:
-        order = self.motions.lengths.argsort(stable=True)
-        parts = [part for part in order.tensor_split(min(CLASSES, len(order))) if odds[part].sum() > 0]
-        self.classes, self.within = parts, [odds[part].cumsum(0) / odds[part].sum() for part in parts]
-        weights = torch.stack([odds[part].sum() for part in parts])
-        self.between = weights.cumsum(0) / weights.sum()
+        self.clips = ClipDraws(motions.lengths, motions.sources, shares)
 
     def draw(self, generator: torch.Generator) -> Batch:
         """One batch; the generator, on the CPU, is the only source of randomness."""
         rand = lambda *shape: torch.rand(*shape, generator=generator, dtype=torch.float64)
-        chosen = _choose(self.between, rand(1)).item()
-        rows = self.classes[chosen][_choose(self.within[chosen], rand(self.size))]
+        rows = self.clips.rows(self.size, rand)
         features, lengths = self.motions.padded(rows)
         wording = (rand(self.size) * self.choices[rows]).long()
         said, slots = self.wordings[rows, wording], self.slots[rows]
@@ -316,24 +307,6 @@ def mirrored_slots() -> Tensor:
     return torch.tensor([SLOT_KEYS.index(mirrored_key(key)) for key in SLOT_KEYS])
 
 
-def _clip_odds(sources: Sequence[str], shares: dict[str, float]) -> Tensor:
-    """(N,) float64 odds with which the clips are drawn; sources without a share divide the rest by their numbers."""
-    counts = {source: sources.count(source) for source in dict.fromkeys(sources)}
-    if any(not 0 <= share <= 1 for share in shares.values()) or sum(shares.values()) > 1 + 1e-9:
-        raise ValueError(f"shares of sources are in [0, 1] and sum to at most 1; got {shares}.")
-    if unknown := sorted(set(shares) - set(counts)):
-        raise ValueError(f"there is no clip of {', '.join(unknown)}; there are clips of {', '.join(counts)}.")
-    others = sum(count for source, count in counts.items() if source not in shares)
-    rest = 1 - sum(shares.values())
-    odds = {s: shares[s] / count if s in shares else rest / others for s, count in counts.items()}
-    return torch.tensor([odds[source] for source in sources], dtype=torch.float64)
-
-
-def _choose(cumulative: Tensor, lots: Tensor) -> Tensor:
-    """Indices whose cumulative odds hold the lots."""
-    return torch.searchsorted(cumulative, lots, right=True).clamp(max=len(cumulative) - 1)
-
-
 MADE_BY = {
     "bodies": ("procedural*", "clips", "captions", "bvh", "retarget", "humanml3d", "kinematics", "rotations", "skeletons"),
     "kinmo": ("codec", "groups", "records", "pose_words", "motion_signs", "motion_words", "pair_words", "annotate"),
@@ -342,16 +315,13 @@ MADE_BY = {
 
 def code_version() -> str:
     """A short hash of the code that makes, encodes and annotates clips; comments and docstrings do not count."""
-    room, digest = Path(__file__).parents[1], hashlib.sha256()
-    for folder, patterns in MADE_BY.items():
-        for path in sorted({path for name in patterns for path in (room / folder).glob(f"{name}.py")}):
-            tree = ast.parse(path.read_text(encoding="utf-8"))
-            for node in ast.walk(tree):  # docstrings and other bare strings do nothing
-                if isinstance(getattr(node, "body", None), list):
-                    body = [n for n in node.body if not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant))]
-                    node.body = body
-            digest.update(ast.dump(tree).encode())
-    return digest.hexdigest()[:10]
+    room = Path(__file__).parents[1]
+    paths = (
+        path
+        for folder, patterns in MADE_BY.items()
+        for path in sorted({path for name in patterns for path in (room / folder).glob(f"{name}.py")})
+    )
+    return code_hash(paths)
 
 
 def _cached(name: str, make: Callable[[], MotionTexts], cache: str | Path | None) -> MotionTexts:

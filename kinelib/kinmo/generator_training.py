@@ -158,8 +158,7 @@ def train_generator(
     """
     out = Path(out)
     training = out / f"{name}-training"
-    if (out / name).exists() and not overwrite and not (resume and state.exists(training)):
-        raise FileExistsError(f"{out / name} exists; pass overwrite=True to train it afresh, or choose another folder.")
+    state.check_free(out / name, training, resume=resume, overwrite=overwrite)
     if motions.codes.shape[2:] != held_out.codes.shape[2:] or motions.means.shape[2:] != held_out.means.shape[2:]:
         raise ShapeError("the held-out clips were encoded by another tokenizer or aligner than the training set.")
     seconds = 1500.0 if seconds is None and steps is None else seconds

@@ -185,8 +185,7 @@ def train_tokenizer(
             raise ShapeError(f"{len(clips.frames)} frames are not those of {len(clips.lengths)} clips, at least one.")
     out, sizes = Path(out), SIZES[size]
     training = out / f"{NAME}-training"
-    if (out / NAME).exists() and not overwrite and not (resume and state.exists(training)):
-        raise FileExistsError(f"{out / NAME} exists; pass overwrite=True to train it afresh, or choose another folder.")
+    state.check_free(out / NAME, training, resume=resume, overwrite=overwrite)
     seconds = sizes.seconds if seconds is None and steps is None else seconds
     torch.manual_seed(seed)
     model = MotionTokenizer(config or sizes.config)

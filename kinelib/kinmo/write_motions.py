@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kinelib.bodies.motion import Motion
-from kinelib.bodies.motion_files import save_motion
+from kinelib.bodies.motion_files import sample_files, save_motion
 from kinelib.bodies.skeleton import GROUPS
 from kinelib.kinmo.coarse_to_fine import generate
 from kinelib.kinmo.groups import PAIR_KEYS
@@ -16,7 +16,6 @@ from kinelib.kinmo.sampling import Sampler
 
 SECONDS = 4.0  # of a prompt that says no duration
 WAY = 0.6  # seconds between two prompts
-SUFFIXES = (".npz", ".bvh", ".glb")
 
 
 def generate_motions(
@@ -60,7 +59,7 @@ def generate_motions(
     if len(seconds) not in (1, len(prompts)):
         raise ValueError(f"give one duration for all prompts or one each; got {len(seconds)} for {len(prompts)} prompts.")
     seconds = seconds * len(prompts) if len(seconds) == 1 else seconds
-    files, table = _files(out, samples, overwrite), group_table(groups)
+    files, table = sample_files(out, samples, overwrite), group_table(groups)
     model, sampler = load_kinmo(stage, checkpoint), Sampler(steps=steps, guidance=guidance)
     how = dict(seed=seed, sampler=sampler, remask=remask)
     tables = [table] * len(prompts) if table else None
@@ -94,19 +93,3 @@ def group_table(groups: Sequence[str]) -> dict[str, str]:
             raise KeyError(f"{name.strip()!r} is no group or pair; there are {', '.join((*GROUPS, *PAIR_KEYS))}.")
         table[name.strip()] = sentence.strip()
     return table
-
-
-def _files(out: str | Path | None, samples: int, overwrite: bool) -> list[Path]:
-    """Where every sample goes; raises before anything is generated."""
-    if samples < 1:
-        raise ValueError(f"samples must be at least 1; got {samples}.")
-    if out is None:
-        return []
-    out = Path(out)
-    if out.suffix not in SUFFIXES:
-        raise ValueError(f"{out}: a motion is written as {', '.join(SUFFIXES)}; got {out.suffix or 'no suffix'!r}.")
-    files = [out] if samples == 1 else [out.with_stem(f"{out.stem}-{number}") for number in range(samples)]
-    for file in files:
-        if file.exists() and not overwrite:
-            raise FileExistsError(f"{file} exists; choose another name or allow overwriting.")
-    return files

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from kinelib.learning.files import written_whole
 from kinelib.notation import ShapeError, check_shape
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -154,13 +155,8 @@ class CachedFeatures:
         """Writes the file; an older one is replaced only when the new one is complete."""
         from safetensors.torch import save_file
 
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        sibling = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        try:
+        with written_whole(self.path) as sibling:
             save_file({key: value.clone() for key, value in self._known.items()}, sibling, metadata={"encoder": self.name})
-            os.replace(sibling, self.path)
-        finally:
-            sibling.unlink(missing_ok=True)
 
 
 def frame_key(frame: np.ndarray) -> str:

@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from kinelib.learning.files import write_text_whole
+
 SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -95,10 +97,7 @@ class Log:
                 if entry["step"] <= step:
                     self.entries.append(entry)
         if enabled:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(path.name + ".partial")
-            partial.write_text("".join(json.dumps(entry) + "\n" for entry in self.entries), encoding="utf-8")
-            os.replace(partial, path)
+            write_text_whole(path, "".join(json.dumps(entry) + "\n" for entry in self.entries))
 
     def write(self, entry: dict[str, Any]) -> None:
         """Adds one line."""

@@ -44,6 +44,21 @@ def exists(folder: Path) -> bool:
     return (folder / "state" / "state.json").is_file()
 
 
+def check_free(checkpoint: Path, training: Path, *, resume: bool, overwrite: bool) -> None:
+    """Refuses to train towards a checkpoint that is there already, unless it may be replaced or its training goes on.
+
+    Args:
+        checkpoint: folder that the training will write.
+        training: folder of its state.
+        resume, overwrite: what the caller was asked for.
+
+    Raises:
+        FileExistsError: when the checkpoint exists, and neither `overwrite` nor a training to resume.
+    """
+    if checkpoint.exists() and not overwrite and not (resume and exists(training)):
+        raise FileExistsError(f"{checkpoint} exists; pass overwrite=True to train it afresh, or choose another folder.")
+
+
 def remove(folder: Path) -> None:
     """Forgets a training's state; state.json goes first, so that no half of it can be mistaken for a state."""
     (folder / "state" / "state.json").unlink(missing_ok=True)

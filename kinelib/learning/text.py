@@ -13,7 +13,6 @@ Shapes: tokens (B, L, 384) float32, 0 where masked; mask (B, L), True for a word
 from __future__ import annotations
 
 import hashlib
-import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +23,8 @@ from typing import Any, NamedTuple
 import torch
 from einops import reduce, repeat
 from torch import Tensor
+
+from kinelib.learning.files import written_whole
 
 WIDTH = 384  # channels of a word piece
 LONGEST = 32  # word pieces kept, [CLS] and [SEP] included; captions here have about 15
@@ -269,13 +270,8 @@ def text_table(
             pieces[row] = tokens[mask].half()
     content = {"tokens": torch.cat(pieces), "lengths": torch.tensor([len(piece) for piece in pieces])}
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        writing = path.with_name(f".{path.name}.writing-{os.getpid()}")
-        try:
-            save_file(content, writing)
-            os.replace(writing, path)
-        finally:
-            writing.unlink(missing_ok=True)
+        with written_whole(path) as partial:
+            save_file(content, partial)
     return TextTable(sentences, **content)
 
 

@@ -151,8 +151,7 @@ def train_stage(
     size = SIZES[name]
     if steps is None and seconds is None:
         seconds = size.seconds[stage]
-    if (out / stage).exists() and not overwrite and not (resume and state.exists(out / f"{stage}-training")):
-        raise FileExistsError(f"{out / stage} exists; pass overwrite=True to train it afresh, or choose another folder.")
+    state.check_free(out / stage, out / f"{stage}-training", resume=resume, overwrite=overwrite)
     rate = size.learning_rate * (0.5 if stage == "planner" else 1)
     config = FitConfig(steps=steps, seconds=seconds, learning_rate=rate, ema_decay=0.995, seed=seed, log_every=20)
     demos, which = Path(demos or out / "demos"), {"tasks": None if tasks is None else list(tasks), "per_task": per_task}

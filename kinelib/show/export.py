@@ -6,7 +6,6 @@ Shapes: picture uint8 (H, W, 3), futures (K, N, T, 2) xy in [-1, 1], pokes (P, 5
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import tempfile
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from kinelib.learning.files import written_whole
 from kinelib.show.animation import render_tracks
 from kinelib.show.pictures import encode_png
 from kinelib.show.snapshot import draw_pokes_on, draw_snapshot, ground, moving_points
@@ -64,13 +64,8 @@ def save(shown: Shown, path: str | Path) -> Path:
     kind = path.suffix.lower().lstrip(".")
     if kind not in FORMATS:
         raise ValueError(f"{path.name}: choose a name that ends in one of {', '.join('.' + name for name in FORMATS)}.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.{kind}")
-    try:
+    with written_whole(path) as partial:
         {"mp4": _mp4, "gif": _gif, "png": _png, "npz": _npz, "parquet": _parquet}[kind](shown, partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 

@@ -13,7 +13,6 @@ import base64
 import html
 import json
 import math
-import os
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kinelib.learning.files import written_whole
 from kinelib.notation import cell_centres
 from kinelib.show.modules import STATIC, bundle_modules
 from kinelib.show.pictures import encode_jpeg, shown
@@ -95,10 +95,8 @@ def write_page(
             f"the page would be {len(page) / 1e6:.1f} MB, and 2 MB is the limit: lower starts, directions, samples, grid or "
             f"num_frames ({starts}, {directions}, {samples}, {grid}, {num_frames} now)."
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_bytes(page)
-    os.replace(partial, path)
+    with written_whole(path) as partial:
+        partial.write_bytes(page)
     return path
 
 

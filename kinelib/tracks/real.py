@@ -39,8 +39,14 @@ class Windows:
     mirror: bool = True  # a coin decides for each clip
 
 
-def real_clips(
-    folders: Iterable[str | Path],
+def real_clips(folders: Iterable[str | Path], **options) -> Iterator[Clip]:
+    """Training clips from every video of some folders, missing ones being empty; options as of :func:`video_clips`."""
+    for path in [path for folder in folders for path in list_videos(folder)]:
+        yield from video_clips(path, **options)
+
+
+def video_clips(
+    path: str | Path,
     *,
     num_points: int = 256,
     least_points: int = 96,
@@ -53,10 +59,10 @@ def real_clips(
     held_out: Iterable[str] = (),
     seed: int = 0,
 ) -> Iterator[Clip]:
-    """Makes training clips from every video of some folders.
+    """Makes training clips from one video; its name decides the random draws, so other videos do not change its clips.
 
     Args:
-        folders: folders that hold videos; a missing folder is an empty one.
+        path: a video file.
         num_points: tracks kept in a clip, at most; moving ones are preferred for half of them.
         least_points: windows and crops with fewer surviving tracks are dropped.
         frames: T, when `windows` is not given.
@@ -70,23 +76,24 @@ def real_clips(
 
     Yields:
         Clips whose points are visible throughout; provenance names the source video, window, crop and tracker.
+
+    Raises:
+        VideoError: when the file cannot be read.
     """
-    windows = windows or Windows(frames=frames)
-    for path in [path for folder in folders for path in list_videos(folder)]:
-        video = read_video(path, size=working_side)
-        rng = np.random.default_rng([seed, *path.stem.encode()])
-        for stride in windows.strides:
-            span = (windows.frames - 1) * stride + 1
-            for start in range(0, len(video) - span + 1, windows.hop):
-                window = video.window(start, windows.frames, stride)
-                tracks = closed_tracks(window, grid, closing)
-                if tracks is None or tracks.num_points < least_points:
-                    continue
-                for clip in _augmented(window, tracks, windows, rng, num_points, least_points, frame_size):
-                    clip.tracks.provenance.update(
-                        start=start, stride=stride, split="test" if path.stem in held_out else "train"
-                    )
-                    yield clip
+    windows, path = windows or Windows(frames=frames), Path(path)
+    split = "test" if path.stem in held_out else "train"
+    video = read_video(path, size=working_side)
+    rng = np.random.default_rng([seed, *path.stem.encode()])
+    for stride in windows.strides:
+        span = (windows.frames - 1) * stride + 1
+        for start in range(0, len(video) - span + 1, windows.hop):
+            window = video.window(start, windows.frames, stride)
+            tracks = closed_tracks(window, grid, closing)
+            if tracks is None or tracks.num_points < least_points:
+                continue
+            for clip in _augmented(window, tracks, windows, rng, num_points, least_points, frame_size):
+                clip.tracks.provenance.update(start=start, stride=stride, split=split)
+                yield clip
 
 
 def closed_tracks(video: Video, grid: int, closing: float) -> Tracks | None:

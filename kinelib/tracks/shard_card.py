@@ -6,9 +6,10 @@ The front matter is what data set hubs and `datasets.load_dataset(folder)` read.
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from pathlib import Path
+
+from kinelib.learning.files import write_text_whole
 
 MEANING = {
     "clip_id": "unique name of the clip",
@@ -77,7 +78,5 @@ def write_shard_card(folder: str | Path, card, columns: dict[str, str]) -> Path:
         "",
     ]
     path = folder / "README.md"
-    partial = path.with_name(f".README.{os.getpid()}.partial")
-    partial.write_text("\n".join(lines), encoding="utf-8")
-    os.replace(partial, path)
+    write_text_whole(path, "\n".join(lines))
     return path

@@ -12,7 +12,6 @@ Row: see COLUMNS. tracks holds (N, T, 2) little-endian float16 xy; visible holds
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from kinelib.learning.files import written_whole
 from kinelib.notation import ShapeError
 from kinelib.tracks.shard_card import write_shard_card
 from kinelib.tracks.tracks import Tracks
@@ -206,7 +206,7 @@ def write_shards(
             if recorded.get(b"clips_per_shard") != str(clips_per_shard).encode():
                 raise ShardError(f"{path} was written with another clips_per_shard; use that number, or another folder.")
         else:
-            _write_file([clip for clip in members() if clip is not None], path, clips_per_shard, lossless)
+            write_file([clip for clip in members() if clip is not None], path, clips_per_shard, lossless=lossless)
         written.append(path)
     if not written and num_shards == 1:
         raise ShardError(f"there was no clip to write to {folder}.")
@@ -224,7 +224,7 @@ def write_clip(clip: Clip, path: str | Path, *, overwrite: bool = False) -> Path
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists; choose another name or ask to overwrite it.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write_file([clip], path, 1, lossless=True)
+    write_file([clip], path, 1, lossless=True)
     return path
 
 
@@ -342,17 +342,14 @@ def _groups(clips: Iterable, size: int) -> Iterator:
         yield lambda group=group: group
 
 
-def _write_file(clips: list[Clip], path: Path, clips_per_shard: int, lossless: bool) -> None:
+def write_file(clips: Sequence[Clip], path: Path, clips_per_shard: int, *, lossless: bool = False) -> None:
+    """Writes clips as one shard file, complete or not at all; `clips_per_shard` is recorded for resumed runs."""
     import pyarrow
     import pyarrow.parquet
 
     fields = [(name, getattr(pyarrow, {"float": "float32"}.get(kind, kind))()) for name, kind in COLUMNS.items()]
     schema = pyarrow.schema(fields, metadata={"clips_per_shard": str(clips_per_shard), "format": "kinelib track shard 1"})
     table = pyarrow.Table.from_pylist([encode_row(clip, lossless=lossless) for clip in clips], schema=schema)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with written_whole(path) as partial:
         # Small row groups: a streaming reader holds one group in memory, not the file.
         pyarrow.parquet.write_table(table, partial, row_group_size=64, compression="zstd")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from kinelib.learning.files import write_text_whole
 from kinelib.learning.fit import FitConfig, fit
 from kinelib.zipmo import knn
 from kinelib.zipmo.autoencoder import AutoencoderConfig, TrackAutoencoder
@@ -315,7 +315,7 @@ def sweep_rows(folder: Path, config: AblationConfig) -> Iterator[dict]:
             row |= measure_cell(config, pair, controls=twin is None, seed=cell.seed)
             row["cell_seconds"] = time.monotonic() - start
         rows[cell] = row
-        _write(folder / ROWS, "".join(json.dumps(one) + "\n" for one in rows.values()))
+        write_text_whole(folder / ROWS, "".join(json.dumps(one) + "\n" for one in rows.values()))
         yield row
 
 
@@ -349,7 +349,7 @@ def ship(folder: str | Path, path: str | Path = SHIPPED, config: AblationConfig 
     }
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     lines = ",\n".join("  " + json.dumps(_rounded(row)) for row in rows)
-    _write(Path(path), f'{{"about": {json.dumps(about, indent=1)},\n"rows": [\n{lines}\n]}}\n')
+    write_text_whole(Path(path), f'{{"about": {json.dumps(about, indent=1)},\n"rows": [\n{lines}\n]}}\n')
     return Path(path)
 
 
@@ -363,10 +363,3 @@ def _rounded(value):
     if isinstance(value, dict):
         return {name: _rounded(one) for name, one in value.items()}
     return float(f"{value:.5g}") if isinstance(value, float) else value
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text)
-    os.replace(partial, path)

@@ -23,7 +23,7 @@ from kinelib.notation import ShapeError, check_shape
 from kinelib.tracks.timing import read_at_time
 from kinelib.zipmo.blocks import FlowBlock, FlowTime
 from kinelib.zipmo.conditions import RAW, ConditionEncoder, Conditions, check_pokes
-from kinelib.zipmo.flow import flow_path, over_batch, sample_time, solve
+from kinelib.zipmo.flow import STEPS, flow_path, over_batch, sample_time, solve
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ class FlowMatcher(nn.Module):
         text: Text | None = None,
         *,
         samples: int = 8,
-        steps: int = 6,
+        steps: int = STEPS,
         guidance: float = 1.0,
         text_guidance: float = 1.0,
         seed: int | torch.Generator = 0,

@@ -20,8 +20,11 @@ from kinelib.tracks.timing import resample_time
 from kinelib.zipmo.autoencoder import TrackAutoencoder
 from kinelib.zipmo.correction import CORRECTIONS, gradient_correction, snap_to_pokes
 from kinelib.zipmo.direct import DirectFlowMatcher
+from kinelib.zipmo.flow import STEPS
 from kinelib.zipmo.flow_matcher import FlowMatcher
 from kinelib.zipmo.regression import Regression
+
+TEXT_GUIDANCE = 2.0  # prompts are followed more often than with 1; costs nothing where nothing is said (LOG.md)
 
 
 @dataclass(frozen=True)
@@ -36,9 +39,9 @@ class LatentForecast:
 
     autoencoder: TrackAutoencoder
     planner: FlowMatcher
-    steps: int = 6
+    steps: int = STEPS
     guidance: float = 1.0
-    text_guidance: float = 1.0
+    text_guidance: float = TEXT_GUIDANCE
     solver: str = "euler"
     correction: str | None = None
 

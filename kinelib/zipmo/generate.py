@@ -13,6 +13,8 @@ from kinelib.learning.image import to_model_frame
 from kinelib.learning.text import TextEncoder
 from kinelib.notation import cell_centres
 from kinelib.tracks.tracks import Poke, pack_pokes
+from kinelib.zipmo.flow import STEPS
+from kinelib.zipmo.forecast import TEXT_GUIDANCE
 from kinelib.zipmo.pretrained import load_latent
 
 
@@ -45,11 +47,11 @@ def generate_tracks(
     query_points: Tensor | None = None,
     grid: int = 16,
     num_frames: int = 64,
-    steps: int = 6,
+    steps: int = STEPS,
     guidance: float = 1.0,
     correction: str | None = None,
     text: str = "",
-    text_guidance: float = 1.0,
+    text_guidance: float = TEXT_GUIDANCE,
     overwrite: bool = False,
 ) -> Tensor:
     """Samples futures of a picture: (K, Q, T, 2) positions, xy in [-1, 1].

@@ -29,6 +29,7 @@ from kinelib.learning.text import Text, TextEncoder, text_table
 from kinelib.tracks.scene_looks import COLOURS
 from kinelib.tracks.scenes import CHUNK, Scenes, sample_scenes
 from kinelib.zipmo.data import TEST_SEED
+from kinelib.zipmo.forecast import TEXT_GUIDANCE
 from kinelib.zipmo.pretrained import load_latent
 from kinelib.zipmo.prompt_judge import QUESTIONS, PromptCase, answers, judge
 
@@ -166,7 +167,11 @@ def prompt_table(rows: Sequence[PromptRow]) -> str:
 
 
 def evaluate_prompts(
-    json_path: str | Path, *, profile_name: str = "lab", checkpoint: str | Path | None = None, text_guidance: float = 1.0
+    json_path: str | Path,
+    *,
+    profile_name: str = "lab",
+    checkpoint: str | Path | None = None,
+    text_guidance: float = TEXT_GUIDANCE,
 ) -> str:
     """Measures how many prompts the shipped or a given planner follows; behind ``python -m kinelib evaluate prompts``.
 

@@ -231,8 +231,7 @@ def train_stage(
         seconds = size.seconds[stage]
     rate = size.learning_rate * (1 if stage == "autoencoder" else 0.75)
     config = FitConfig(steps=steps, seconds=seconds, learning_rate=rate, ema_decay=0.998, seed=seed, log_every=50)
-    if (out / stage).exists() and not overwrite and not (resume and state.exists(out / f"{stage}-training")):
-        raise FileExistsError(f"{out / stage} exists; pass overwrite=True to train it afresh, or choose another folder.")
+    state.check_free(out / stage, out / f"{stage}-training", resume=resume, overwrite=overwrite)
     if real is not None and not Path(real).is_dir():
         raise FileNotFoundError(f"there is no folder {real} of real-video shards.")
     torch.manual_seed(seed)

@@ -14,7 +14,7 @@ from kinelib.bodies.amass import AmassError, read_amass, write_amass
 from kinelib.bodies.g1 import HINGES, G1Error, hinge_angles, read_g1, write_g1
 from kinelib.bodies.kinematics import forward
 from kinelib.bodies.motion import Motion
-from kinelib.bodies.motion_files import MotionFileError, load_motion, save_motion
+from kinelib.bodies.motion_files import MotionFileError, load_motion, sample_files, save_motion
 from kinelib.bodies.rotations import about_y, from_axis_angle, from_quaternion
 from kinelib.bodies.skeletons import BANDAI22, G1_34, SMPLX22, SOMA30
 
@@ -325,3 +325,17 @@ def test_neighbouring_quaternions_lie_on_the_same_side(tmp_path):
     for sampler in document["animations"][0]["samplers"][1:]:
         q = array(document, binary, sampler["output"])
         assert (q[1:] * q[:-1]).sum(1).min() > 0.9
+
+
+def test_samples_have_their_files_before_anything_is_generated(tmp_path):
+    out = tmp_path / "walk.bvh"
+    assert sample_files(None, 3, False) == [] and sample_files(out, 1, False) == [out]
+    assert [file.name for file in sample_files(str(out), 2, False)] == ["walk-0.bvh", "walk-1.bvh"]
+    (tmp_path / "walk-1.bvh").touch()
+    assert sample_files(out, 1, False) == [out] and len(sample_files(out, 2, True)) == 2
+    with pytest.raises(FileExistsError, match=r"walk-1\.bvh exists"):
+        sample_files(out, 2, False)
+    with pytest.raises(ValueError, match="at least 1"):
+        sample_files(None, 0, False)
+    with pytest.raises(ValueError, match=r"written as \.npz, \.bvh, \.glb; got '\.mp4'"):
+        sample_files("walk.mp4", 1, False)

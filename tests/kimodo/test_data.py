@@ -11,7 +11,7 @@ from kinelib.bodies.procedural import mirrored_clip, procedural_clips
 from kinelib.bodies.procedural_words import mirrored_words
 from kinelib.bodies.skeletons import SMPLX22, SOMA30
 from kinelib.kimodo import data
-from kinelib.kimodo.data import Batches, clip_odds, motion_set
+from kinelib.kimodo.data import Batches, motion_set
 from kinelib.learning.text import TextTable
 
 LAYOUT = FeatureLayout(SMPLX22)
@@ -163,13 +163,6 @@ def test_shares_of_sources_hold_over_many_batches(motions):
     generator = torch.Generator().manual_seed(4)
     words = [word for _ in range(160) for word in said(drawing.draw(generator), sentences)]
     assert 0.4 < words.count("It moves.") / len(words) < 0.6
-    assert torch.allclose(clip_odds(both.sources, {}), torch.full((14,), 1 / 14, dtype=torch.float64))
-    odds = clip_odds(both.sources, {"captured": 0.5})
-    assert float(odds[:12].sum()) == pytest.approx(0.5) and float(odds.sum()) == pytest.approx(1.0)
-    with pytest.raises(ValueError, match="no clip of studio; there are clips of procedural, captured"):
-        clip_odds(both.sources, {"studio": 0.1})
-    with pytest.raises(ValueError, match="sum to at most 1"):
-        clip_odds(both.sources, {"captured": 1.5})
 
 
 def test_the_generator_decides_everything(motions):

@@ -258,3 +258,17 @@ torch.save({{"seen": torch.stack(seen), "weights": net.state_dict(), "losses": r
         with pytest.raises(ResumeError, match="num_processes was 2, is 1"):
             config = FitConfig(steps=12, accumulate=2, log_every=4, learning_rate=1e-2)
             fit(new_net(), draw, loss, config, tmp_path / "run", resume=True)
+
+
+def test_a_checkpoint_is_replaced_only_when_asked_or_while_its_training_goes_on(tmp_path):
+    checkpoint, training = tmp_path / "net", tmp_path / "net-training"
+    state.check_free(checkpoint, training, resume=False, overwrite=False)
+    checkpoint.mkdir()
+    state.check_free(checkpoint, training, resume=False, overwrite=True)
+    for resume in (False, True):  # there is no training to go on with
+        with pytest.raises(FileExistsError, match="overwrite=True"):
+            state.check_free(checkpoint, training, resume=resume, overwrite=False)
+    fit(new_net(), stop_at(7), loss, CONFIG, training)
+    state.check_free(checkpoint, training, resume=True, overwrite=False)
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        state.check_free(checkpoint, training, resume=False, overwrite=False)

@@ -10,10 +10,11 @@ import torch
 from kinelib.notation import ShapeError
 from kinelib.tracks.filters import has_moving_camera, is_static
 from kinelib.tracks.real import Windows, real_clips
-from kinelib.tracks.shards import TrackShards
+from kinelib.tracks.shards import ShardError, TrackShards
 from kinelib.tracks.track_video import query_points, track_video
 from kinelib.tracks.trackers import grid_points, track_points
 from kinelib.tracks.video import Video, VideoError, read_video, write_video
+from kinelib.tracks.video_shards import write_video_shards
 
 SAMPLES = Path(__file__).parents[2] / "data" / "samples"
 
@@ -124,3 +125,42 @@ def test_query_points_mix_corners_and_random_ones_to_the_asked_number():
     assert query_points(Video(np.zeros((2, 32, 32, 3), np.uint8)), 20).shape == (20, 2)
     assert torch.equal(query_points(video, 50, seed=4), query_points(video, 50, seed=4))
     assert not torch.equal(query_points(video, 50, seed=4), query_points(video, 50, seed=5))
+
+
+def test_a_shard_a_video_is_kept_held_out_and_shared_among_workers(tmp_path):
+    videos, said = tmp_path / "videos", []
+    videos.mkdir()
+    for name in ("cat", "dog", "owl"):
+        write_video(videos / f"{name}.mp4", marker_video(), 10, crf=2)
+    options = dict(windows=Windows(frames=8, strides=(1,), crops=0), held_out=["dog"], say=said.append)
+    make = lambda folder, **more: write_video_shards([videos], tmp_path / folder, **options, **more)
+    parts = make("two", shard_index=0, num_shards=2) + make("two", shard_index=1, num_shards=2)
+    assert sorted(path.name for path in parts) == ["tracks-cat.parquet", "tracks-dog.parquet", "tracks-owl.parquet"]
+    whole = make("one")
+    for a, b in zip(sorted(parts), whole, strict=True):
+        assert a.read_bytes() == b.read_bytes(), "workers together write what one would"
+    clips = TrackShards(tmp_path / "one")
+    splits = {Path(clip.tracks.provenance["source"]).stem: clip.tracks.provenance["split"] for clip in clips}
+    assert splits == {"cat": "train", "dog": "test", "owl": "train"}
+    (tmp_path / "one" / "tracks-owl.parquet").unlink()
+    before = whole[0].stat().st_mtime_ns
+    said.clear()
+    assert make("one") == whole and whole[0].stat().st_mtime_ns == before
+    assert "are in" in said[0] and said[2] == "owl.mp4: 2 clips"
+
+
+def test_videos_that_make_no_shards_are_told(tmp_path):
+    with pytest.raises(VideoError, match="no video to track"):
+        write_video_shards([tmp_path], tmp_path / "out")
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        write_video(tmp_path / folder / "cat.mp4", marker_video(), 10)
+    with pytest.raises(VideoError, match="several videos are called cat"):
+        write_video_shards([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+    with pytest.raises(ValueError, match="no video is called cow; there are cat"):
+        write_video_shards([tmp_path / "a"], tmp_path / "out", held_out=["cow"])
+    with pytest.raises(ValueError, match="part 2 of 2 does not exist"):
+        write_video_shards([tmp_path / "a"], tmp_path / "out", shard_index=2, num_shards=2)
+    with pytest.raises(ShardError, match="no video gives a clip"):
+        write_video_shards([tmp_path / "a"], tmp_path / "out")  # eight frames where a window wants 64
+    assert not list((tmp_path / "out").glob("*.parquet"))
