@@ -24,9 +24,9 @@ from torch import Tensor, nn
 
 from kinelib.bodies.feature_statistics import Statistics
 from kinelib.bodies.features import LOCAL_ROOT, ROOT, FeatureLayout, checked_lengths, frame_mask, local_root
+from kinelib.bodies.low_pass import filter_matrices
 from kinelib.kimodo.diffusion import signal_amplitude
 from kinelib.kimodo.encoder import EncoderLayer, Stage, StageConditions, sinusoids
-from kinelib.kimodo.filters import filter_matrices
 from kinelib.notation import ShapeError, check_shape
 
 FLOOR = 0.1  # of the mean variance of sentence vectors, added to every direction's before it is divided by

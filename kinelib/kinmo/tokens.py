@@ -10,7 +10,8 @@ Loss: SmoothL1 of all features + 0.5 of the positions again + commitment, as MoM
 features *integrate* to: where they are in metres, so that the root's path drifts less, and how feet in contact step.
 
 The nets are small: patches of four frames are linear maps with two neighbours, all else runs at a fourth of the frame rate,
-and the six streams are one batched matrix product a layer, fast on one core. No layer normalises, as in MoMask.
+and the six streams are one batched matrix product a layer, fast on one core. No layer normalises, as in MoMask. Linear maps
+to four frames each jitter; a low-pass filter over what is decoded takes that out (`smoothing`).
 
 Shapes: features (B, T, 263) unnormalised; L = ceil(T / 4) tokens; codes (B, L, G, Q) long, 0 beyond a clip's end;
 latents (B, L, G, C); inside, activations (G, B, L, C).
@@ -28,6 +29,8 @@ from torch.nn import functional as F
 
 from kinelib.bodies.feature_statistics import Statistics
 from kinelib.bodies.humanml3d import CONTACTS, SIZE, SLICES, recover
+from kinelib.bodies.low_pass import REACH as FILTER_REACH
+from kinelib.bodies.low_pass import filter_matrices
 from kinelib.kinmo.codec import GROUP_CHANNELS
 from kinelib.kinmo.quantizer import QuantizerConfig, ResidualQuantizer
 from kinelib.notation import check_shape
@@ -53,12 +56,15 @@ class TokenizerConfig:
     commitment_weight: float = 0.02  # of the distance between vectors and codes
     joint_weight: float = 2.0  # of joints in the world, metres
     foot_weight: float = 3.0  # of the steps of feet in contact, metres a frame
+    smoothing: float = 1.0  # frames, deviation of a Gaussian over what is decoded; 0 for none, as in MoMask
 
     def __post_init__(self) -> None:
         if self.streams not in STREAMS:
             raise ValueError(f"streams is one of {', '.join(STREAMS)}; got {self.streams!r}.")
         if min(self.width, self.blocks, self.layers, self.codes, self.code_width) < 1:
             raise ValueError(f"width, blocks, layers, codes and code_width are at least 1; got {self}.")
+        if not 0 <= self.smoothing < math.inf:
+            raise ValueError(f"smoothing is 0 frames or more; got {self.smoothing}.")
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -140,7 +146,7 @@ class MotionTokenizer(nn.Module):
     @property
     def reach(self) -> int:
         """Tokens to either side that a token's four decoded frames depend on; frames further away do not change."""
-        return self.decoder.reach
+        return self.decoder.reach + math.ceil(FILTER_REACH * self.config.smoothing / STRIDE)
 
     def encode(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
         """The codes of clips.
@@ -197,8 +203,10 @@ class MotionTokenizer(nn.Module):
         lengths = self._checked(lengths, batch, STRIDE * tokens, latents.device)
         there = self._there(lengths, tokens)[..., None]
         patches = self.decoder(rearrange(latents, "b l g c -> g b l c"), there)
-        flat = rearrange(patches, "g b l (s c) -> b (l s) (g c)", s=STRIDE)
-        return self.statistics.denormalize(flat[..., self.places])
+        flat = rearrange(patches, "g b l (s c) -> b (l s) (g c)", s=STRIDE)[..., self.places]
+        if self.config.smoothing:
+            flat = filter_matrices(lengths, flat.shape[1], self.config.smoothing).to(flat) @ flat
+        return self.statistics.denormalize(flat)
 
     def loss(self, features: Tensor, lengths: Tensor, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """The terms of the loss of a batch; in training mode the codebooks learn from it.

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from kinelib.bodies.low_pass import filter_matrices, filter_matrix
 from kinelib.kimodo.denoiser import DenoiserConfig, TwoStageDenoiser
-from kinelib.kimodo.filters import filter_matrices, filter_matrix
 from kinelib.notation import ShapeError
 
 

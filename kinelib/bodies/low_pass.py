@@ -4,9 +4,9 @@ A small network's clean estimate is wrong by a little in every frame independent
 a centimetre of that into feet that slide at 20 cm/s. A Gaussian over neighbouring frames takes it out, and since the network
 is trained through the filter it learns to make up for what the filter weakens. Not in the paper.
 
-Beyond both ends a clip goes on as its own point reflection, so that straight lines pass unchanged (in clips of fewer frames
-than the Gaussian reaches, three deviations, it goes on as its last reflected frame). All of that is linear and
-depends on the number of frames only: one (T, T) matrix.
+Kimodo's denoiser and KinMo's tokenizer both end in it. Beyond both ends a clip goes on as its own point reflection, so that
+straight lines pass unchanged (in clips of fewer frames than the Gaussian reaches, it goes on as its last reflected frame).
+All of that is linear and depends on the number of frames only: one (T, T) matrix.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+
+REACH = 3  # deviations to either side
 
 
 @lru_cache(maxsize=512)
@@ -29,7 +31,7 @@ def filter_matrix(length: int, frames: int, deviation: float) -> Tensor:
     Returns:
         (T, T), rows sum to one. Shared: do not write into it.
     """
-    reach = max(1, round(3 * deviation))
+    reach = max(1, round(REACH * deviation))
     offsets = torch.arange(-reach, reach + 1)
     weights = torch.exp(-0.5 * (offsets / deviation) ** 2)
     weights = (weights / weights.sum()).repeat(length, 1)
