@@ -117,6 +117,8 @@ def _generate_motion(given: argparse.Namespace) -> None:
 
         if given.constraints:
             raise ValueError("--constraints are for kimodo; kinmo reads --group sentences.")
+        if given.published:
+            raise ValueError("--published is for kimodo.")
         weights = _numbers("--guidance", given.guidance, 1)
         own |= {"groups": given.group, "guidance": weights and weights[0]}
     else:
@@ -125,7 +127,7 @@ def _generate_motion(given: argparse.Namespace) -> None:
         if given.group:
             raise ValueError("--group is for kinmo; add --system kinmo.")
         own |= {"constraints": given.constraints, "solver": given.solver, "cleanup": not given.raw}
-        own |= {"guidance": _numbers("--guidance", given.guidance, 2)}
+        own |= {"guidance": _numbers("--guidance", given.guidance, 2), "published": given.published}
     motions = generate_motions(
         given.prompt,
         given.duration,

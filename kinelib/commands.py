@@ -63,6 +63,7 @@ its start holds the point still.""",
   python -m kinelib generate motion --prompt "A person walks forward." --duration 4 --out walk.npz
   python -m kinelib generate motion --prompt "A person walks." --prompt "A person waves with the left hand." --out both.bvh
   python -m kinelib generate motion --prompt "A person walks." --constraints path.json --samples 3 --out walk.glb
+  python -m kinelib generate motion --prompt "A person walks forward." --stage procedural --out free.npz   MIT weights
   python -m kinelib generate motion --system kinmo --prompt "A person walks." --group "left_arm=It is raised." --out a.npz
 
 Two systems: kimodo (the default; constraints, clean-up) and kinmo (sentences for single groups of the body).""",
@@ -84,7 +85,7 @@ Six groups and fifteen pairs in plain sentences, by rules. Without --out the sen
   python -m kinelib evaluate video --json video.json         against a video model, in miniature
   python -m kinelib evaluate ablation --json ablation.json   trains and measures every temporal compression, hours
   python -m kinelib evaluate kimodo --json kimodo.json       do bodies do what prompts and constraints say?
-  python -m kinelib evaluate kimodo-ablation --json ablation.json   twelve small trainings, one part changed in each, an hour
+  python -m kinelib evaluate kimodo-ablation --json ablation.json   eleven small trainings, one part changed in each, an hour
   python -m kinelib evaluate kinmo --json kinmo.json         retrieval, generation, edits, control; --part retrieval for one
   python -m kinelib evaluate robots --suite metaworld --json robots.json   success in held-out scenes
 
@@ -219,9 +220,12 @@ def parser() -> argparse.ArgumentParser:
         type=float,
         nargs="+",
         metavar="W",
-        help="of text, and for kimodo of constraints (default: 2 2; kinmo: 3)",
+        help="of text, and for kimodo of constraints (default: 2 1, published 2 2; kinmo: 3)",
     )
     motion.add_argument("--raw", action="store_true", help="kimodo: no clean-up, feet may slide, constraints may be missed")
+    motion.add_argument(
+        "--published", action="store_true", help="kimodo: sample as the paper does, constraints are not pulled at every step"
+    )
     motion.add_argument("--stage", help="which network (default: denoiser, or kinmo: generator)")
     motion.add_argument("--checkpoint", type=Path, metavar="DIR", help="checkpoint folder (default: the shipped one)")
     motion.add_argument("--overwrite", action="store_true", help="replace existing files")

@@ -27,6 +27,7 @@ from kinelib.bodies.features import LOCAL_ROOT, ROOT, FeatureLayout, checked_len
 from kinelib.bodies.low_pass import filter_matrices
 from kinelib.kimodo.diffusion import signal_amplitude
 from kinelib.kimodo.encoder import EncoderLayer, Stage, StageConditions, sinusoids
+from kinelib.kimodo.spreading import RootPull, root_pull
 from kinelib.notation import ShapeError, check_shape
 
 FLOOR = 0.1  # of the mean variance of sentence vectors, added to every direction's before it is divided by
@@ -100,6 +101,7 @@ class Prepared:
     lengths: Tensor  # (B,) frames of every clip, on the CPU
     root_filter: Tensor | None = None  # (B or 1, T, T); None for no filter
     body_filter: Tensor | None = None  # likewise
+    root_pull: RootPull | None = None  # moves the root between the stages onto what is given of it; None for not
 
 
 class TwoStageDenoiser(nn.Module):
@@ -204,6 +206,7 @@ class TwoStageDenoiser(nn.Module):
         mask: Tensor | None = None,
         target: Tensor | None = None,
         lengths: Tensor | None = None,
+        pull: bool = False,
     ) -> Prepared:
         """Computes everything that depends neither on the noisy features nor on the diffusion step.
 
@@ -214,6 +217,8 @@ class TwoStageDenoiser(nn.Module):
             mask: (B, T, D) bool, True for constrained features; None for none.
             target: (B, T, D) normalised values of constrained features; needed with a mask.
             lengths: (B,) frames of every clip, 1..T; None means T.
+            pull: whether the predicted root is moved onto what is given of it before the body is predicted (paper: no; see
+                `kinelib.kimodo.pull`). A network of one stage knows no such moment.
 
         Raises:
             ShapeError: for wrong shapes, more sentences than places, lengths outside 1..T, or constrained features that are
@@ -240,7 +245,8 @@ class TwoStageDenoiser(nn.Module):
         conditions = [stage.prepare(text, first_heading, frames, mask, valid) for stage in stages]
         matrices = lambda width: filter_matrices(lengths, frames, width).to(own) if width else None
         filters = matrices(config.root_filter), matrices(config.body_filter)
-        return Prepared(conditions, mask, target if mask is not None else None, valid, lengths, *filters)
+        pulled = root_pull(mask, lengths.tolist()) if pull and mask is not None else None
+        return Prepared(conditions, mask, target if mask is not None else None, valid, lengths, *filters, pulled)
 
     def _checked_constraints(
         self, mask: Tensor, target: Tensor | None, batch: int, frames: int, valid: Tensor | None
@@ -279,6 +285,8 @@ class TwoStageDenoiser(nn.Module):
         if kept is not None:
             root = root + kept[..., ROOT]
         root = _smoothed(root, prepared)
+        if prepared.root_pull is not None:
+            root = prepared.root_pull(root, prepared.target)
         given = self.bridge(root.detach() if self.training and self.config.stop_gradient else root, prepared.lengths)
         if prepared.valid is not None:
             given = torch.where(prepared.valid[..., None], given, 0.0)

@@ -4,7 +4,8 @@ The noise of a clip comes from its own generator, so that a clip is the same (up
 the release draws one noise for the whole padded batch.
 
 Departures: a hand or foot pinned in the world over a free root is placed, at every step, against the root as predicted in
-the step before (`Conditions.anchored`); the first root is predicted without it, which costs one more pass.
+the step before (`Conditions.anchored`); the first root is predicted without it, which costs one more pass. Nested guidance
+and pulled constraints (`kinelib.kimodo.pull`) unless others are asked for.
 
 Shapes: N clips, T frames, D features; normalised inside, unnormalised outside.
 """
@@ -23,6 +24,7 @@ from kinelib.kimodo.conditions import Conditions
 from kinelib.kimodo.denoiser import TwoStageDenoiser
 from kinelib.kimodo.diffusion import SOLVERS
 from kinelib.kimodo.guidance import GuidedDenoiser
+from kinelib.kimodo.pull import CORRECTIONS, Pull
 
 
 @torch.no_grad()
@@ -36,8 +38,9 @@ def draw_features(
     headings: Sequence[float] | None = None,
     solver: str = "dpm",
     steps: int = 20,
-    guidance: tuple[float, float] = (2.0, 2.0),
-    kind: str = "separated",
+    guidance: tuple[float, float] = (2.0, 1.0),
+    kind: str = "nested",
+    correction: str = "pull",
     batch: int = 16,
     watch: Callable[[int, int], None] | None = None,
 ) -> list[Tensor]:
@@ -53,7 +56,8 @@ def draw_features(
         solver: "dpm" or "ddim".
         steps: of the solver, 2..1000.
         guidance: weights of the sentence and of the constraints.
-        kind: of guidance, "separated", "regular" or "none".
+        kind: of guidance, "nested", "separated", "regular" or "none".
+        correction: "pull" moves estimates onto their constraints at every step, "none" leaves that to the network.
         batch: clips drawn at once.
         watch: told how many of how many solver steps of all batches are done.
 
@@ -61,10 +65,12 @@ def draw_features(
         N tensors (T, D), unnormalised.
 
     Raises:
-        ValueError: for an unknown solver, a model in training mode, or features that come out not finite.
+        ValueError: for an unknown solver or correction, a model in training mode, or features that come out not finite.
     """
     if solver not in SOLVERS:
         raise ValueError(f"unknown solver {solver!r}: use one of {', '.join(map(repr, SOLVERS))}.")
+    if correction not in CORRECTIONS:
+        raise ValueError(f"unknown correction {correction!r}: use one of {', '.join(map(repr, CORRECTIONS))}.")
     if model.training:
         raise ValueError("the model is in training mode; call model.eval() before drawing from it.")
     count = len(lengths)
@@ -78,9 +84,8 @@ def draw_features(
         size = model.config.features
         start = pad_sequence([_noise(seeds[clip], lengths[clip], size) for clip in chunk], batch_first=True)
         facing = torch.tensor([_first_heading(one, headings[clip]) for clip, one in zip(chunk, given, strict=True)])
-        denoise = _denoiser(
-            model, given, [lengths[clip] for clip in chunk], text[list(chunk)], facing, dict(kind=kind, weights=guidance)
-        )
+        how = dict(kind=kind, weights=guidance, pull=correction == "pull")
+        denoise = _denoiser(model, given, [lengths[clip] for clip in chunk], text[list(chunk)], facing, how)
 
         def done(here: int, of: int, number: int = number) -> None:
             if watch is not None:
@@ -130,8 +135,9 @@ def _denoiser(
     free = [Conditions(*(torch.zeros(length, size, dtype=kind) for kind in (None, bool, bool))) for length in lengths]
     held = [one or nothing for one, nothing in zip(given, free, strict=True)]
     firm = build([one.mask for one in held], [one.target for one in held])
+    finish = Pull(model, held, lengths) if guidance["pull"] else lambda clean, steps: clean
     if not any(one.floating.any() for one in held):
-        return firm
+        return lambda noisy, steps: finish(firm(noisy, steps), steps)
     loose = build([one.mask | one.floating for one in held], [one.target for one in held])
     last: list[Tensor] = []
 
@@ -141,7 +147,7 @@ def _denoiser(
         known = model.statistics.denormalize(known).cpu()
         placed = [one.anchored(known[row, : len(one.target)])[0] for row, one in enumerate(held)]
         loose.aim(model.statistics.normalize(pad_sequence(placed, batch_first=True).to(device)))
-        last.append(loose(noisy, steps))
+        last.append(finish(loose(noisy, steps), steps))
         return last[0]
 
     return denoise

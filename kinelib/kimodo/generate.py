@@ -2,7 +2,8 @@
 
 The same seed gives the same clip, whatever else is generated with it (`kinelib.kimodo.draw`).
 
-Departures: 20 steps of a second-order solver instead of 100 of DDIM.
+Departures: 20 steps of a second-order solver instead of 100 of DDIM; constraints are pulled inside the sampler
+(`kinelib.kimodo.pull`) and guidance is nested. `PUBLISHED` turns the latter two off.
 
 Shapes: T frames, D features.
 """
@@ -28,6 +29,8 @@ from kinelib.kimodo.denoiser import TwoStageDenoiser
 from kinelib.kimodo.draw import draw_features, noise_seed
 from kinelib.learning.text import TextEncoder
 
+# How the paper samples, for comparisons: options of :func:`generate`.
+PUBLISHED = {"kind": "separated", "guidance": (2.0, 2.0), "correction": "none"}
 SHORTEST = 1.0  # seconds; a shorter clip is drawn, with a warning
 
 
@@ -49,9 +52,10 @@ def generate(
     seed: int = 0,
     solver: str = "dpm",
     steps: int = 20,
-    guidance: tuple[float, float] = (2.0, 2.0),
-    kind: str = "separated",
-    heading: float = 0.0,
+    guidance: tuple[float, float] = (2.0, 1.0),
+    kind: str = "nested",
+    correction: str = "pull",
+    heading: float | Sequence[float] = 0.0,
     skeleton: Skeleton | None = None,
     encoder: SentenceEncoder | None = None,
     batch: int = 16,
@@ -70,8 +74,10 @@ def generate(
         solver: "dpm" or "ddim".
         steps: of the solver, 2..1000 (paper: 100 of DDIM).
         guidance: weights of the sentence and of the constraints.
-        kind: of guidance, "separated", "regular" or "none".
-        heading: radians the body faces at first, 0 along +z, growing towards +x; a constrained first heading counts more.
+        kind: of guidance, "nested", "separated", "regular" or "none".
+        correction: of what misses its constraints, "pull" or "none".
+        heading: radians the body faces at first, 0 along +z, growing towards +x, one number or one a prompt; a constrained
+            first heading counts more.
         skeleton: of the motions; None is the model's by name.
         encoder: makes the sentence vectors; None is the sentence encoder of `kinelib.learning.text`.
         batch: motions drawn at once.
@@ -92,6 +98,9 @@ def generate(
     layout, lengths = FeatureLayout(skeleton), _frames(model, len(prompts), seconds, frames)
     conditions = _conditions(constraints, layout, lengths, model.config.fps)
     text = (_encoder() if encoder is None else encoder).embed(prompts)[:, None]
+    facing = [float(heading)] * len(prompts) if isinstance(heading, Real) else list(heading)
+    if len(facing) != len(prompts):
+        raise ValueError(f"heading is one number or one for each of {len(prompts)} prompts; got {len(facing)}.")
     which = [prompt for prompt in range(len(prompts)) for _ in range(samples)]
     drawn = draw_features(
         model,
@@ -99,15 +108,17 @@ def generate(
         text[which],
         [conditions[prompt] for prompt in which],
         seeds=[noise_seed(seed, number) for _ in prompts for number in range(samples)],
-        headings=[heading] * len(which),
+        headings=[facing[prompt] for prompt in which],
         solver=solver,
         steps=steps,
         guidance=guidance,
         kind=kind,
+        correction=correction,
         batch=batch,
         watch=watch,
     )
     facts = {"seed": seed, "solver": solver, "steps": steps, "guidance": list(guidance), "guidance_kind": kind}
+    facts |= {"correction": correction}
     return [
         decode_motion(one, layout, model.config.fps, {"prompt": prompts[prompt], "sample": number % samples, **facts})
         for number, (one, prompt) in enumerate(zip(drawn, which, strict=True))

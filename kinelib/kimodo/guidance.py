@@ -3,12 +3,14 @@
 - "none": the prediction given both.
 - "regular": u + w (both - u), with u the prediction without sentence and constraints.
 - "separated": u + w_text (text - u) + w_constraint (constraint - u), with predictions given one of them only.
+- "nested": u + w_constraint (constraint - u) + w_text (both - constraint). With w_constraint = 1 all that is left knows the
+  constraints: only the sentence is exaggerated, not what the network misses its constraints by.
 
 Each is a weighted sum of predictions under some of the conditions. For every clip those that are equal are made once (a clip
 without constraints needs two with separated guidance, not three; a clip without a sentence and without constraints one) and
 those of weight 0 not at all; what is left runs as one batch. The first heading stays given in all of them.
 
-Departures: none in the result.
+Departures: "nested" is not in the paper, whose default is "separated" with 2 and 2.
 
 Shapes: as in `kinelib.kimodo.denoiser`; R rows, the predictions of all clips.
 """
@@ -24,7 +26,7 @@ from torch import Tensor
 from kinelib.kimodo.denoiser import TwoStageDenoiser
 from kinelib.notation import check_shape
 
-KINDS = ("none", "regular", "separated")
+KINDS = ("none", "regular", "separated", "nested")
 
 
 class GuidedDenoiser:
@@ -33,8 +35,9 @@ class GuidedDenoiser:
     Args:
         model: predicts clean features; in eval mode.
         frames, text, first_heading, mask, target, lengths: of :meth:`TwoStageDenoiser.prepare`.
-        kind: "none", "regular" or "separated".
+        kind: "none", "regular", "separated" or "nested".
         weights: of the sentence and of the constraints; "regular" has one weight for both, the first.
+        pull: of :meth:`TwoStageDenoiser.prepare`.
 
     Raises:
         ValueError: for an unknown kind or a weight that is not finite. ShapeError: as `prepare`.
@@ -52,6 +55,7 @@ class GuidedDenoiser:
         *,
         kind: str = "separated",
         weights: tuple[float, float] = (2.0, 2.0),
+        pull: bool = False,
     ) -> None:
         given = next((tensor for tensor in (text, first_heading, mask, lengths) if tensor is not None), None)
         self.batch = 1 if given is None else len(given)
@@ -71,7 +75,7 @@ class GuidedDenoiser:
         else:
             mask = target = None
         heading, lengths = (None if part is None else part[clips.to(part.device)] for part in (first_heading, lengths))
-        self.prepared = model.prepare(frames, text, heading, mask, target, lengths)
+        self.prepared = model.prepare(frames, text, heading, mask, target, lengths, pull)
 
     @property
     def predictions(self) -> int:
@@ -115,6 +119,7 @@ def _predictions(kind: str, weights: tuple[float, float], said: bool, held: bool
         "none": [(True, True, 1.0)],
         "regular": [(True, True, first), (False, False, 1 - first)],
         "separated": [(True, False, first), (False, True, second), (False, False, 1 - first - second)],
+        "nested": [(True, True, first), (False, True, second - first), (False, False, 1 - second)],
     }[kind]
     sums: dict[tuple[bool, bool], float] = {}
     for reads, keeps, weight in terms:

@@ -112,7 +112,7 @@ def build(stage: str, size: Profile, **changes: Any) -> TwoStageDenoiser:
         "global-root": {"stage2_root": "global"},
         "no-extra-tokens": {"registers": 0},
     }
-    return TwoStageDenoiser(replace(config, **parts.get(stage, {}), **changes))
+    return TwoStageDenoiser(replace(config, **(parts.get(stage, {}) | changes)))
 
 
 def stage_curriculum(stage: str, curriculum: Curriculum) -> Curriculum:

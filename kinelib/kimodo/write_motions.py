@@ -11,6 +11,7 @@ from kinelib.bodies.skeletons import named
 from kinelib.kimodo.cleanup import Cleaned, clean
 from kinelib.kimodo.constraint_files import load_constraints
 from kinelib.kimodo.draw import noise_seed
+from kinelib.kimodo.generate import PUBLISHED
 from kinelib.kimodo.pretrained import load_denoiser
 from kinelib.kimodo.sequencing import sampler, sequence
 
@@ -26,7 +27,8 @@ def generate_motions(
     seed: int = 0,
     steps: int = 20,
     solver: str = "dpm",
-    guidance: tuple[float, float] = (2.0, 2.0),
+    guidance: tuple[float, float] | None = None,
+    published: bool = False,
     cleanup: bool = True,
     stage: str = "denoiser",
     checkpoint: str | Path | None = None,
@@ -42,7 +44,9 @@ def generate_motions(
         constraints: JSON file of constraints, counted in frames and metres of the whole motion.
         samples: K motions.
         seed: of the noise.
-        steps, solver, guidance: see `kinelib.kimodo.generate.generate`.
+        steps, solver: see `kinelib.kimodo.generate.generate`.
+        guidance: weights of sentence and constraints; None: 2 and 1, or as published 2 and 2.
+        published: sample as the paper does, with separated guidance and constraints that are not pulled.
         cleanup: lock standing feet and meet the constraints.
         stage, checkpoint: which network, see `load_denoiser`.
         out: .npz, .bvh or .glb to write, numbered when there are several samples; None writes nothing.
@@ -62,7 +66,8 @@ def generate_motions(
     fps, longest = model.config.fps, model.config.max_frames
     given = load_constraints(constraints, named(model.config.skeleton)) if constraints else None
     wanted = list(given.constraints) if given else []
-    draw = sampler(model, steps=steps, solver=solver, guidance=guidance)
+    how = (PUBLISHED if published else {}) | ({} if guidance is None else {"guidance": guidance})
+    draw = sampler(model, steps=steps, solver=solver, **how)
     frames = [round(one * fps) for one in seconds]
     motions = []
     for number in range(samples):

@@ -1,6 +1,8 @@
 """The evaluation: an oracle that returns the held-out clips has no error, an untrained network has; tables and bad input."""
 
 import json
+import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -32,13 +34,14 @@ def value(rows, **where):
 
 def test_an_oracle_meets_every_constraint_and_an_untrained_network_none(clips, model, monkeypatch):
     untrained = constraint_rows(model, clips, EXTENT)
-    chosen = evaluate._spread(clips, EXTENT.clips, model.config.max_frames)
+    chosen = [evaluate.shortened(clip, model.config.max_frames) for clip in evaluate.spread_over(clips, EXTENT.clips)]
     monkeypatch.setattr(evaluate, "generate", lambda *given, **named: [clip.motion for clip in chosen])
     oracle = constraint_rows(model, clips, EXTENT)
     for kind in KINDS:
         judged, _ = evaluate.JUDGED[kind]
-        assert value(oracle, what=kind, metric=f"{judged} error, raw") < 0.1, "centimetres"
-        raw = value(untrained, what=kind, metric=f"{judged} error, raw")
+        for way in ("as published", "pulled"):
+            assert value(oracle, what=kind, metric=f"{judged} error, raw, {way}") < 0.1, "centimetres"
+        raw = value(untrained, what=kind, metric=f"{judged} error, raw, as published")
         # Arms of a body that is nowhere near its target cannot reach it.
         within = 0.1 * raw if kind == "hands and feet" else 1.0
         assert raw > 5 and value(untrained, what=kind, metric=f"{judged} error, cleaned") < within
@@ -72,7 +75,16 @@ def test_constraints_are_those_of_the_clip(clips):
         (again,) = asked_of(clips[0], kind, torch.Generator().manual_seed(1))
         assert first.frames == again.frames and max(first.frames) < len(clips[0].motion)
     with pytest.raises(ValueError, match="at least 20 frames"):
-        evaluate._spread([], 4, 100)
+        evaluate.spread_over([], 4)
+
+
+def test_clips_are_spread_and_cut_and_their_headings_known(clips):
+    some = evaluate.spread_over(clips, 5)
+    assert len(some) == 5 and len({id(clip) for clip in some}) == 5
+    assert len(evaluate.shortened(some[0], 21).motion) == 21 and evaluate.shortened(some[0], 10_000) is some[0]
+    turned = [replace(clip, motion=clip.motion.rotated(1.0)) for clip in some]
+    pairs = zip(evaluate.first_headings(some), evaluate.first_headings(turned), strict=True)
+    assert all(math.isclose(after, before + 1.0, abs_tol=1e-4) for before, after in pairs)
 
 
 def test_feet_of_procedural_clips_stand(clips):

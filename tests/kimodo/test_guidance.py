@@ -46,6 +46,11 @@ def test_every_kind_is_its_formula():
         ("regular", (1, 0), True, True, 1),
         ("regular", (2, 0), False, False, 1),
         ("none", (2, 2), True, True, 1),
+        ("nested", (2, 1), True, True, 2),
+        ("nested", (2, 2), True, True, 2),
+        ("nested", (3, 2), True, True, 3),
+        ("nested", (2, 1), True, False, 2),
+        ("nested", (2, 1), False, True, 1),
     ],
 )
 def test_equal_predictions_are_made_once_and_the_result_is_the_same(kind, weights, text, mask, each):
@@ -60,6 +65,7 @@ def test_equal_predictions_are_made_once_and_the_result_is_the_same(kind, weight
         "none": both,
         "regular": none + weights[0] * (both - none),
         "separated": none + weights[0] * (said - none) + weights[1] * (held - none),
+        "nested": none + weights[1] * (held - none) + weights[0] * (both - held),
     }[kind]
     assert torch.allclose(denoise(noisy, steps), expected, atol=1e-4)
 

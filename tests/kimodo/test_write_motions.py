@@ -75,3 +75,12 @@ def test_nothing_is_overwritten(folder, tmp_path):
     with pytest.raises(FileExistsError, match=r"a-1\.bvh"):
         generate_motions([""], samples=2, steps=2, checkpoint=folder, out=tmp_path / "a.bvh")
     assert (tmp_path / "a-1.bvh").read_text() == "mine" and not (tmp_path / "a-0.bvh").exists()
+
+
+def test_the_papers_way_of_sampling_is_one_switch(folder):
+    ask = dict(seconds=[1.0], steps=3, checkpoint=folder, cleanup=False)
+    ours, theirs = (generate_motions(["A person walks."], **ask, published=published)[0] for published in (False, True))
+    assert (ours.provenance["correction"], ours.provenance["guidance"]) == ("pull", [2.0, 1.0])
+    assert (theirs.provenance["correction"], theirs.provenance["guidance"]) == ("none", [2.0, 2.0])
+    other = generate_motions(["A person walks."], **ask, published=True, guidance=(1.5, 2.5))[0]
+    assert other.provenance["guidance"] == [1.5, 2.5] and other.provenance["guidance_kind"] == "separated"
