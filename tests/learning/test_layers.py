@@ -223,7 +223,8 @@ def test_repeated_and_joined_keys_are_those_of_repeated_and_joined_contexts(rng)
     )
     for got, expected in cases:
         assert isinstance(got, KeysValues)
-        assert all(torch.allclose(left, right) for left, right in zip(got, expected, strict=True))
+        # Products of other batch sizes round differently on some processors.
+        assert all(torch.allclose(left, right, atol=1e-6) for left, right in zip(got, expected, strict=True))
 
 
 def test_tokens_without_context_are_permutation_equivariant_and_hidden_ones_have_no_say(rng):
