@@ -35,10 +35,9 @@ from kinelib.kimodo.metrics import constraint_errors
 from kinelib.kimodo.pretrained import SHIPPED as PLACE
 from kinelib.kimodo.pretrained import load_denoiser
 from kinelib.kimodo.train import LOSS, SMALL, Size, captured_folder, train_stage
-from kinelib.learning import checkpoints, state
-from kinelib.learning.files import write_text_whole
+from kinelib.learning import checkpoints, state, study_rows
+from kinelib.learning.study_rows import ROWS, read_rows, write_rows
 
-ROWS = "rows.jsonl"
 SHIPPED = Path(__file__).resolve().parents[2] / "data" / "ablation" / "kimodo.json"
 WIDTHS = {"small": 64, "medium": 128, "large": 256}  # channels of a token; half the paper's factor from S to M, and on
 
@@ -191,12 +190,6 @@ def _by_pelvis(constraints: Sequence[Constraint], clip: Clip) -> list[Constraint
     return given
 
 
-def read_rows(folder: str | Path) -> list[dict]:
-    """The rows measured so far; an empty list before the first."""
-    path = Path(folder) / ROWS
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
-
-
 def sweep(
     folder: str | Path,
     config: StudyConfig | None = None,
@@ -252,7 +245,7 @@ def sweep_rows(
         row |= measure_cell(config, model, held_out, evaluator, smooth=cell.stage != "no-smooth-root")
         row["cell_seconds"] = time.monotonic() - start
         rows.append(row)
-        write_text_whole(folder / ROWS, "".join(json.dumps(one) + "\n" for one in rows))
+        write_rows(folder, rows)
         yield row
 
 
@@ -264,11 +257,8 @@ def ship(folder: str | Path, path: str | Path = SHIPPED, config: StudyConfig | N
     """
     import kinelib
 
-    config, rows = config or StudyConfig(), read_rows(folder)
-    if not rows:
-        raise FileNotFoundError(f"{Path(folder) / ROWS} holds no rows; run the sweep first.")
-    if any(row["config"] != config.digest for row in rows):
-        raise ValueError(f"{Path(folder) / ROWS} was measured with another config; pass the one it was measured with.")
+    config = config or StudyConfig()
+    rows = study_rows.rows_to_ship(folder, config.digest)
     about = {
         "made_by": "python -m kinelib evaluate kimodo-ablation",
         "kinelib": kinelib.__version__,
@@ -277,9 +267,7 @@ def ship(folder: str | Path, path: str | Path = SHIPPED, config: StudyConfig | N
         "sampling": "as published: separated guidance 2 and 2, nothing pulled, 20 steps of DPM-Solver++",
         "config": asdict(config),
     }
-    lines = ",\n".join("  " + json.dumps({k: _rounded(v) for k, v in row.items()}) for row in rows)
-    write_text_whole(Path(path), f'{{"about": {json.dumps(about, indent=1)},\n"rows": [\n{lines}\n]}}\n')
-    return Path(path)
+    return study_rows.ship_rows(path, about, rows, digits=4)
 
 
 def study(
@@ -306,8 +294,7 @@ def study(
 
 def load_shipped(path: str | Path = SHIPPED) -> tuple[dict, list[dict]]:
     """What made the shipped file, and its rows."""
-    content = json.loads(Path(path).read_text(encoding="utf-8"))
-    return content["about"], content["rows"]
+    return study_rows.load_shipped(path)
 
 
 COLUMNS = {  # of a row: how many digits after the point, and the unit
@@ -366,7 +353,3 @@ def verdict(rows: Sequence[dict], name: str, column: str, worse: int) -> str:
     if worse == 0:
         return "the opposite" if side else "appears"
     return "not clear" if side == 0 else "appears" if side == worse else "the opposite"
-
-
-def _rounded(value):
-    return float(f"{value:.4g}") if isinstance(value, float) else value

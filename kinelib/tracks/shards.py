@@ -223,7 +223,6 @@ def write_clip(clip: Clip, path: str | Path, *, overwrite: bool = False) -> Path
     path = Path(path)
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists; choose another name or ask to overwrite it.")
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_file([clip], path, 1, lossless=True)
     return path
 

@@ -29,8 +29,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from kinelib.learning.files import write_text_whole
+from kinelib.learning import study_rows
 from kinelib.learning.fit import FitConfig, fit
+from kinelib.learning.study_rows import ROWS, read_rows, write_rows
 from kinelib.zipmo import knn
 from kinelib.zipmo.autoencoder import AutoencoderConfig, TrackAutoencoder
 from kinelib.zipmo.benchmark import evaluate_generation, pokes_from_tracks
@@ -42,7 +43,6 @@ from kinelib.zipmo.protocol import reconstruction_metrics
 from kinelib.zipmo.train import Sources, autoencoder_draw, autoencoder_loss, data_folder, latent_loss, planner_draw
 
 MODES = ("compute", "steps")
-ROWS = "rows.jsonl"
 MEAN_ENCODED = 29  # tracks that `autoencoder_draw` lets the encoder see, on average; operations are linear in it
 SHIPPED = Path(__file__).resolve().parents[2] / "data" / "ablation" / "compression.json"
 
@@ -252,12 +252,6 @@ def _static(frame: Tensor, pokes: Tensor, mask: Tensor, query_points: Tensor, *,
     return query_points[:, None, :, None].expand(-1, 1, -1, num_frames, -1)
 
 
-def read_rows(folder: str | Path) -> list[dict]:
-    """The rows measured so far; an empty list before the first."""
-    path = Path(folder) / ROWS
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-
-
 def sweep(
     folder: str | Path,
     config: AblationConfig | None = None,
@@ -315,7 +309,7 @@ def sweep_rows(folder: Path, config: AblationConfig) -> Iterator[dict]:
             row |= measure_cell(config, pair, controls=twin is None, seed=cell.seed)
             row["cell_seconds"] = time.monotonic() - start
         rows[cell] = row
-        write_text_whole(folder / ROWS, "".join(json.dumps(one) + "\n" for one in rows.values()))
+        write_rows(folder, rows.values())
         yield row
 
 
@@ -333,11 +327,8 @@ def ship(folder: str | Path, path: str | Path = SHIPPED, config: AblationConfig 
     """
     import kinelib
 
-    config, rows = config or AblationConfig(), read_rows(folder)
-    if not rows:
-        raise FileNotFoundError(f"{Path(folder) / ROWS} holds no rows; run the sweep first.")
-    if any(row["config"] != config.digest for row in rows):
-        raise ValueError(f"{Path(folder) / ROWS} was measured with another config; pass the one it was measured with.")
+    config = config or AblationConfig()
+    rows = study_rows.rows_to_ship(folder, config.digest)
     about = {
         "made_by": "python -m kinelib evaluate ablation",
         "data": f"procedural scenes, seeds {TRAIN_SEED} (training), {TEST_SEED} and above (held out)",
@@ -347,19 +338,9 @@ def ship(folder: str | Path, path: str | Path = SHIPPED, config: AblationConfig 
         "cells": f"{len(rows)} of {len(cells(config))}",
         "config": asdict(config),
     }
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    lines = ",\n".join("  " + json.dumps(_rounded(row)) for row in rows)
-    write_text_whole(Path(path), f'{{"about": {json.dumps(about, indent=1)},\n"rows": [\n{lines}\n]}}\n')
-    return Path(path)
+    return study_rows.ship_rows(path, about, rows, digits=5)
 
 
 def load_shipped(path: str | Path = SHIPPED) -> tuple[dict, list[dict]]:
     """What made the shipped file, and its rows."""
-    content = json.loads(Path(path).read_text())
-    return content["about"], content["rows"]
-
-
-def _rounded(value):
-    if isinstance(value, dict):
-        return {name: _rounded(one) for name, one in value.items()}
-    return float(f"{value:.5g}") if isinstance(value, float) else value
+    return study_rows.load_shipped(path)

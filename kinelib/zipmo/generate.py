@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
+from kinelib.learning.files import written_whole
 from kinelib.learning.image import to_model_frame
 from kinelib.learning.text import TextEncoder
 from kinelib.notation import cell_centres
@@ -88,21 +88,14 @@ def generate_tracks(
     packed, mask = pack_pokes(list(pokes))
     tracks = forecast(frame, packed, mask, points[None], num_frames=num_frames, samples=samples, seed=seed, text=said)[0]
     if out is not None:
-        out = Path(out)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        partial = out.with_name(f".{out.name}.{os.getpid()}")
-        try:
-            with partial.open("wb") as file:
-                np.savez_compressed(
-                    file,
-                    tracks=tracks.numpy(),
-                    query_points=points.numpy(),
-                    pokes=packed[0][mask[0]].numpy(),
-                    seed=np.int64(seed),
-                    text=np.array(text),
-                    frame=np.array(str(frame_path)),
-                )
-            os.replace(partial, out)
-        finally:
-            partial.unlink(missing_ok=True)
+        with written_whole(out) as partial, partial.open("wb") as file:
+            np.savez_compressed(
+                file,
+                tracks=tracks.numpy(),
+                query_points=points.numpy(),
+                pokes=packed[0][mask[0]].numpy(),
+                seed=np.int64(seed),
+                text=np.array(text),
+                frame=np.array(str(frame_path)),
+            )
     return tracks

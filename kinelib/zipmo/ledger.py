@@ -20,6 +20,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from kinelib.learning.files import write_text_whole
+
 Measured = tuple[dict[str, Tensor], float]  # per-clip metrics, name -> (B,), and the seconds they took
 
 
@@ -74,9 +76,7 @@ class Ledger:
             os.fsync(file.fileno())
 
     def _rewrite(self, lines: list[str]) -> None:
-        sibling = self.path.with_name(f"{self.path.name}.{os.getpid()}")
-        sibling.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-        os.replace(sibling, self.path)
+        write_text_whole(self.path, "".join(line + "\n" for line in lines))
 
 
 def fingerprint(thing: object) -> str:
