@@ -199,11 +199,7 @@ def statistics(motions: MotionSet, *, frames: int = 100, clips: int = 2048) -> t
 
 def sentence_vectors(table: TextTable, sentences: Sequence[str]) -> Tensor:
     """(U, C) one vector of length 1 a sentence, as `TextEncoder.embed` gives, from word pieces that a table holds."""
-    chunks = []
-    for first in range(0, len(sentences), 512):
-        text = table.pick(list(sentences[first : first + 512]))
-        chunks.append(text.tokens.sum(1) / text.mask.sum(1, keepdim=True).clamp_min(1))
-    return torch.nn.functional.normalize(torch.cat(chunks), dim=-1)
+    return torch.cat([table.pick(list(sentences[first : first + 512])).pooled() for first in range(0, len(sentences), 512)])
 
 
 class Batch(TypedDict):

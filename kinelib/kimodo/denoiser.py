@@ -5,12 +5,15 @@ root channels; these become differential ones (turning rate, planar velocity, he
 the clean body. The prediction is the clean motion itself. What depends on the conditions only is computed once a draw
 (`prepare`).
 
-Departures, each a config field that is off in the official sizes: pre-norm, `patch`, `broadcast` (see
-`kinelib.kimodo.encoder`), and `skip`: the result is a correction of the noisy features, each channel of which is passed on
-times a gain that falls with the noise and is itself corrected for every channel and step; constrained features are passed on
-whole. For the paper's ablations: `stages=1`, one transformer of as many layers for all channels; `stage2_root="global"`, the
-second stage reads the root as predicted; `registers=0`. One known fault is not copied: padded frames are zeros here, not
-whatever the caller left there.
+Departures, each a config field that is off in the official sizes: pre-norm, `patch`, `broadcast`, `modulate` (see
+`kinelib.kimodo.encoder`), and two more. `skip`: the result is a correction of the noisy features, each channel of which is
+passed on times a gain that falls with the noise and is itself corrected for every channel and step; constrained features are
+passed on whole. `ahead`: clips are turned so that they begin looking along +z, and what the network answers is turned back:
+a turned question has exactly the turned answer, and no training is spent on what a turn of the floor settles.
+
+For the paper's ablations: `stages=1`, one transformer of as many layers for all channels; `stage2_root="global"`, the second
+stage reads the root as predicted; `registers=0`. One known fault is not copied: padded frames are zeros here, not whatever
+the caller left there.
 
 Shapes: features (B, T, D), D = 12 J + 9, normalised; text (B, S, text_width) sentence vectors; first_heading (B,) radians.
 """
@@ -23,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from kinelib.bodies.feature_statistics import Statistics
-from kinelib.bodies.features import LOCAL_ROOT, ROOT, FeatureLayout, checked_lengths, frame_mask, local_root
+from kinelib.bodies.features import LOCAL_ROOT, ROOT, FeatureLayout, checked_lengths, frame_mask, local_root, turned
 from kinelib.bodies.low_pass import filter_matrices
 from kinelib.kimodo.diffusion import signal_amplitude
 from kinelib.kimodo.encoder import EncoderLayer, Stage, StageConditions, sinusoids
@@ -51,6 +54,8 @@ class DenoiserConfig:
     norm: str = "pre"  # "pre", or "post" as in the paper
     patch: int = 4  # frames in a token (paper: 1)
     broadcast: bool = True  # sentence, step and heading are also added to every pose (paper: no)
+    modulate: bool = True  # sentence and step scale and shift what every layer reads (paper: no)
+    ahead: bool = True  # the network sees every clip turned so that it begins looking along +z (paper: no)
     skip: bool = True  # predict a correction of the noisy features (paper: no)
     root_filter: float = 2.0  # frames, deviation of the low-pass filter over the predicted root's path (paper: 0, none)
     body_filter: float = 0.8  # the same for heading, height and body, contacts apart (paper: 0, none)
@@ -80,6 +85,8 @@ PAPER_L = DenoiserConfig(
     norm="post",
     patch=1,
     broadcast=False,
+    modulate=False,
+    ahead=False,
     skip=False,
     root_filter=0.0,
     body_filter=0.0,
@@ -102,6 +109,7 @@ class Prepared:
     root_filter: Tensor | None = None  # (B or 1, T, T); None for no filter
     body_filter: Tensor | None = None  # likewise
     root_pull: RootPull | None = None  # moves the root between the stages onto what is given of it; None for not
+    facing: Tensor | None = None  # (B,) radians by which clips are turned back afterwards; None where there is no need
 
 
 class TwoStageDenoiser(nn.Module):
@@ -118,7 +126,7 @@ class TwoStageDenoiser(nn.Module):
         super().__init__()
         config = config or DenoiserConfig()
         _check_config(config)
-        self.config = config
+        self.config, self.layout = config, FeatureLayout(config.joints)
         features, root = config.features, ROOT.stop
         body = features - root
         options = dict(
@@ -131,6 +139,7 @@ class TwoStageDenoiser(nn.Module):
             registers=config.registers,
             patch=config.patch,
             broadcast=config.broadcast,
+            modulate=config.modulate,
         )
         if config.stages == 1:
             self.whole = Stage(features, features, features, layers=2 * config.layers, **options)
@@ -159,8 +168,12 @@ class TwoStageDenoiser(nn.Module):
         """Takes over the statistics of the training features (D,) and of their local roots (4,); a checkpoint holds them.
 
         Raises:
-            ShapeError: for another number of channels.
+            ShapeError: for another number of channels. ValueError: for a network with `ahead`, when the statistics are not
+                those of clips turned in every direction.
         """
+        xs, zs = self.layout.turning
+        if self.config.ahead and (features.mean[[*xs, *zs]].any() or not torch.equal(features.std[xs], features.std[zs])):
+            raise ValueError("clips are turned after normalising; measure statistics with turning=FeatureLayout.turning.")
         self.statistics.set(features)
         self.local_statistics.set(local)
 
@@ -240,13 +253,17 @@ class TwoStageDenoiser(nn.Module):
         valid = None if int(lengths.min()) == frames else frame_mask(lengths, frames).to(own.device)
         if mask is not None:
             mask, target = self._checked_constraints(mask, target, batch, frames, valid)
+        facing = first_heading if config.ahead and first_heading.any() else None
+        if facing is not None:
+            first_heading = torch.zeros_like(facing)
+            target = None if mask is None else turned(target, -facing, self.layout)
         stages = [self.whole] if config.stages == 1 else [self.root, self.body]
         text = self._whitened(text)
         conditions = [stage.prepare(text, first_heading, frames, mask, valid) for stage in stages]
         matrices = lambda width: filter_matrices(lengths, frames, width).to(own) if width else None
         filters = matrices(config.root_filter), matrices(config.body_filter)
         pulled = root_pull(mask, lengths.tolist()) if pull and mask is not None else None
-        return Prepared(conditions, mask, target if mask is not None else None, valid, lengths, *filters, pulled)
+        return Prepared(conditions, mask, target if mask is not None else None, valid, lengths, *filters, pulled, facing)
 
     def _checked_constraints(
         self, mask: Tensor, target: Tensor | None, batch: int, frames: int, valid: Tensor | None
@@ -259,6 +276,9 @@ class TwoStageDenoiser(nn.Module):
         bad = int((mask & ~torch.isfinite(target)).sum())
         if bad:
             raise ShapeError(f"{bad} constrained features have no finite target; unset them in the mask or give a value.")
+        xs, zs = self.layout.turning
+        if self.config.ahead and not torch.equal(mask[..., xs], mask[..., zs]):
+            raise ShapeError("a vector on the floor is constrained in x and z or in neither; complete the mask.")
         return mask, target
 
     def clean(self, noisy: Tensor, steps: Tensor, prepared: Prepared) -> Tensor:
@@ -272,7 +292,7 @@ class TwoStageDenoiser(nn.Module):
         Returns:
             (B, T, D) normalised; frames at or beyond a clip's length are of no meaning.
         """
-        x = noisy
+        x = noisy if prepared.facing is None else turned(noisy, -prepared.facing, self.layout)
         if prepared.mask is not None:
             x = torch.where(prepared.mask, prepared.target, x)
         if prepared.valid is not None:
@@ -280,7 +300,7 @@ class TwoStageDenoiser(nn.Module):
         kept = self._kept(x, steps, prepared.mask)
         if self.config.stages == 1:
             out = self.whole(x, steps, prepared.stages[0])
-            return _smoothed(out if kept is None else out + kept, prepared)
+            return self._back(_smoothed(out if kept is None else out + kept, prepared), prepared)
         root = self.root(x, steps, prepared.stages[0])
         if kept is not None:
             root = root + kept[..., ROOT]
@@ -293,7 +313,15 @@ class TwoStageDenoiser(nn.Module):
         body = self.body(torch.cat([given, x[..., ROOT.stop :]], dim=-1), steps, prepared.stages[1])
         if kept is not None:
             body = body + kept[..., ROOT.stop :]
-        return torch.cat([root, _smoothed_body(body, prepared)], dim=-1)
+        return self._back(torch.cat([root, _smoothed_body(body, prepared)], dim=-1), prepared)
+
+    def aim(self, prepared: Prepared, target: Tensor) -> Prepared:
+        """The same conditions with other values (B, T, D), normalised, of the constrained features."""
+        return replace(prepared, target=target if prepared.facing is None else turned(target, -prepared.facing, self.layout))
+
+    def _back(self, features: Tensor, prepared: Prepared) -> Tensor:
+        """Features (B, T, D) as the clips were turned before."""
+        return features if prepared.facing is None else turned(features, prepared.facing, self.layout)
 
     def forward(
         self,

@@ -7,7 +7,8 @@ keep what belongs to the clip as a whole. One additive sinusoidal code numbers t
 scaled dot product with biases, the feed-forward two linear maps around a GELU; `kinelib.learning.layers` has neither.
 
 Departures, each a field of `DenoiserConfig` that is off in the official sizes: norms before instead of after
-each part (`norm="pre"`), several frames in a token (`patch`), the conditions also added to every pose (`broadcast`).
+each part (`norm="pre"`), several frames in a token (`patch`), the conditions also added to every pose (`broadcast`),
+and scaling and shifting what every layer reads (`modulate`; adaptive layer norm, as in DiT, Peebles and Xie 2023).
 
 Shapes: tokens (B, L, width), features (B, T, C), pose tokens (B, T', width) with T' = ceil(T / patch).
 """
@@ -62,20 +63,23 @@ class EncoderLayer(nn.Module):
             nn.init.zeros_(self.out.weight)
             nn.init.zeros_(self.down.weight)
 
-    def forward(self, x: Tensor, visible: Tensor | None = None, first: int = 0) -> Tensor:
+    def forward(self, x: Tensor, visible: Tensor | None = None, first: int = 0, modulation: Tensor | None = None) -> Tensor:
         """Runs the tokens through the layer.
 
         Args:
             x: (B, L, width).
             visible: (B, L) bool, tokens that others may attend to; None means all.
             first: tokens before this one are only attended to; their own results are not computed.
+            modulation: (B, 1, 4 width) gains and shifts of what attention and feed-forward read, for norms before them;
+                None means none.
 
         Returns:
             (B, L - first, width).
         """
         if self.before:
-            x = x[:, first:] + self._attend(self.attention_norm(x), visible, first)
-            return x + self._feed(self.feed_norm(x))
+            gain, shift, feed_gain, feed_shift = (0, 0, 0, 0) if modulation is None else modulation.chunk(4, dim=-1)
+            x = x[:, first:] + self._attend(self.attention_norm(x) * (1 + gain) + shift, visible, first)
+            return x + self._feed(self.feed_norm(x) * (1 + feed_gain) + feed_shift)
         x = self.attention_norm(x[:, first:] + self._attend(x, visible, first))
         return self.feed_norm(x + self._feed(x))
 
@@ -109,6 +113,7 @@ class StageConditions(NamedTuple):
     heading: Tensor  # (B, 1, width) token of the first heading, with positional code
     poses: Tensor  # (B or 1, T', width) what is added to every pose: code, mask, conditions
     visible: Tensor | None  # (B, L) bool; None when no frame is padding
+    sentence: Tensor  # (B, 1, width) the first sentence, without code
 
 
 class Stage(nn.Module):
@@ -124,9 +129,10 @@ class Stage(nn.Module):
         registers: zero vectors beside the sentence.
         patch: frames in a token.
         broadcast: whether sentence, step and heading are also added to every pose.
+        modulate: whether sentence and step also scale and shift what every layer reads; needs norms before the parts.
 
     Raises:
-        ShapeError: when the heads do not divide the width, or the width is odd.
+        ShapeError: when the heads do not divide the width, or the width is odd. ValueError: for `modulate` with norms after.
     """
 
     def __init__(
@@ -145,8 +151,11 @@ class Stage(nn.Module):
         registers: int,
         patch: int,
         broadcast: bool,
+        modulate: bool = False,
     ) -> None:
         super().__init__()
+        if modulate and norm != "pre":
+            raise ValueError("only layers with norms before their parts can be modulated; set norm='pre' or modulate=False.")
         if width % heads or width % 2:
             raise ShapeError(f"{heads} heads must divide the width {width}, which must be even.")
         self.registers, self.patch, self.broadcast, self.dropout = registers, patch, broadcast, dropout
@@ -158,6 +167,11 @@ class Stage(nn.Module):
         self.layers = nn.ModuleList(EncoderLayer(width, heads, ffn, norm, dropout) for _ in range(layers))
         self.final_norm = nn.LayerNorm(width) if norm == "pre" else nn.Identity()
         self.features_out = nn.Linear(width, patch * outputs)
+        if modulate:
+            self.modulation = nn.Linear(width, layers * 4 * width)
+            nn.init.zeros_(self.modulation.weight)
+            nn.init.zeros_(self.modulation.bias)
+        self.modulate = modulate
 
     @property
     def prefix(self) -> int:
@@ -198,6 +212,7 @@ class Stage(nn.Module):
             heading + codes[slots + STEP],
             poses,
             visible,
+            sentence[:, :1],
         )
 
     def forward(self, features: Tensor, steps: Tensor, conditions: StageConditions) -> Tensor:
@@ -210,11 +225,18 @@ class Stage(nn.Module):
         x = torch.cat([conditions.slots, step + conditions.step_code, conditions.heading, poses], dim=1)
         if self.training and self.dropout:
             x = F.dropout(x, self.dropout)
-        for layer in self.layers[:-1]:
-            x = layer(x, conditions.visible)
-        x = self.layers[-1](x, conditions.visible, first=self.prefix)
+        modulations = self._modulations(step, conditions)
+        for layer, modulation in zip(self.layers[:-1], modulations, strict=False):
+            x = layer(x, conditions.visible, modulation=modulation)
+        x = self.layers[-1](x, conditions.visible, first=self.prefix, modulation=modulations[-1])
         out = rearrange(self.features_out(self.final_norm(x)), "b t (p c) -> b (t p) c", p=self.patch)
         return out[:, :frames]
+
+    def _modulations(self, step: Tensor, conditions: StageConditions) -> list[Tensor | None]:
+        """For every layer, (B, 1, 4 width) gains and shifts that sentence and step ask for, or None."""
+        if not self.modulate:
+            return [None] * len(self.layers)
+        return list(self.modulation(F.silu(conditions.sentence + step)).chunk(len(self.layers), dim=-1))
 
     def _tokens(self, features: Tensor) -> Tensor:
         """(B, T, C) -> (B, T', patch * C); frames that are missing in the last token are zeros."""

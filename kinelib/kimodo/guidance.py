@@ -18,7 +18,6 @@ Shapes: as in `kinelib.kimodo.denoiser`; R rows, the predictions of all clips.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -84,7 +83,7 @@ class GuidedDenoiser:
 
     def aim(self, target: Tensor) -> None:
         """Gives the constrained features other values (B, T, D) from the next step on."""
-        self.prepared = replace(self.prepared, target=target[self.clips])
+        self.prepared = self.model.aim(self.prepared, target[self.clips])
 
     def __call__(self, noisy: Tensor, steps: Tensor) -> Tensor:
         """Clean features (B, T, D)."""

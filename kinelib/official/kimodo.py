@@ -88,6 +88,8 @@ def load_kimodo(
         norm="post",
         patch=1,
         broadcast=False,
+        modulate=False,
+        ahead=False,
         skip=False,
         root_filter=0.0,
         body_filter=0.0,

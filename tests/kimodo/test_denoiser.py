@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from kinelib.bodies.feature_statistics import Statistics
+from kinelib.bodies.features import FeatureLayout, turned
 from kinelib.kimodo.denoiser import PAPER_L, PAPER_M, PAPER_S, DenoiserConfig, TwoStageDenoiser
 from kinelib.kimodo.diffusion import signal_levels
 from kinelib.kimodo.encoder import EncoderLayer, sinusoids
@@ -14,7 +15,8 @@ from kinelib.learning import checkpoints
 from kinelib.notation import ShapeError
 
 SMALL = DenoiserConfig(joints=4, width=32, layers=2, heads=2, ffn=48, text_width=12, registers=2, max_frames=12)
-OFFICIAL = replace(SMALL, norm="post", patch=1, broadcast=False, skip=False)
+OFFICIAL = replace(SMALL, norm="post", patch=1, broadcast=False, modulate=False, ahead=False, skip=False)
+XS, ZS = FeatureLayout(SMALL.joints).turning  # channels of vectors on the floor
 VARIANTS = {
     "small": SMALL,
     "official": OFFICIAL,
@@ -31,10 +33,9 @@ def network(config=SMALL, seed=0, noise=0.05):
     model = TwoStageDenoiser(config).eval().requires_grad_(False)
     for weight in model.parameters():
         weight += noise * torch.randn_like(weight)
-    features = config.features
-    model.set_statistics(
-        Statistics(torch.randn(features), torch.rand(features) + 0.5), Statistics(torch.randn(4), torch.rand(4) + 0.5)
-    )
+    mean, std = torch.randn(config.features), torch.rand(config.features) + 0.5
+    mean[[*XS, *ZS]], std[ZS] = 0, std[XS]
+    model.set_statistics(Statistics(mean, std), Statistics(torch.randn(4), torch.rand(4) + 0.5))
     return model
 
 
@@ -42,12 +43,14 @@ def inputs(config=SMALL, batch=3, frames=11, seed=1):
     """noisy, steps, text, first heading, mask, target."""
     rng = torch.Generator().manual_seed(seed)
     noisy, target = (torch.randn(batch, frames, config.features, generator=rng) for _ in range(2))
+    mask = torch.rand(batch, frames, config.features, generator=rng) < 0.2
+    mask[..., ZS] = mask[..., XS]
     return {
         "noisy": noisy,
         "steps": torch.tensor([3, 500, 990])[:batch],
         "text": torch.randn(batch, 1, config.text_width, generator=rng),
         "first_heading": torch.rand(batch, generator=rng) * 6,
-        "mask": torch.rand(batch, frames, config.features, generator=rng) < 0.2,
+        "mask": mask,
         "target": target,
     }
 
@@ -209,7 +212,7 @@ def test_a_new_small_model_passes_constraints_on_and_shrinks_the_noise():
     torch.manual_seed(0)
     model, given = TwoStageDenoiser(replace(SMALL, root_filter=0.0, body_filter=0.0)).eval(), inputs()
     out = model(**given)
-    assert torch.equal(out[given["mask"]], given["target"][given["mask"]])
+    assert torch.allclose(out[given["mask"]], given["target"][given["mask"]], atol=1e-5)  # turned and turned back
     # Channels of unit variance on their own: the signal's amplitude times the noisy value is the best guess.
     amplitude = torch.tensor([signal_levels()[step] for step in given["steps"]]).sqrt()[:, None, None]
     assert torch.allclose(out[~given["mask"]], (amplitude * given["noisy"])[~given["mask"]], atol=1e-5)
@@ -257,6 +260,37 @@ def test_statistics_travel_with_the_checkpoint(tmp_path):
     assert torch.allclose(again(**inputs()), model(**inputs()), atol=1e-5)
 
 
+def test_a_turned_question_has_the_turned_answer():
+    model, given = network(), inputs()
+    by = torch.tensor([0.0, 2.5, -1.0])
+    turn = lambda features: turned(features, by, model.layout)
+    asked = given | {"noisy": turn(given["noisy"]), "target": turn(given["target"])}
+    asked["first_heading"] = given["first_heading"] + by
+    assert torch.allclose(model(**asked), turn(model(**given)), atol=1e-5)
+    plain = network(replace(SMALL, ahead=False))
+    assert not torch.allclose(plain(**asked), turn(plain(**given)), atol=1e-2)
+
+
+def test_conditions_modulate_every_layer():
+    """What sentence and step do to a layer is no sum: they scale what it reads."""
+    model, given = network(), inputs()
+    silent = network()
+    for stage in (silent.root, silent.body):
+        torch.nn.init.zeros_(stage.modulation.weight)
+        torch.nn.init.zeros_(stage.modulation.bias)
+    assert not torch.allclose(model(**given), silent(**given), atol=1e-3)
+    fresh = TwoStageDenoiser(SMALL)
+    assert not fresh.root.modulation.weight.any(), "a new network is not modulated"
+
+
+def test_statistics_of_clips_that_were_not_turned_are_refused():
+    model = network()
+    lopsided = torch.ones(SMALL.features)
+    lopsided[XS] = 2
+    with pytest.raises(ValueError, match="turning=FeatureLayout.turning"):
+        model.set_statistics(Statistics(torch.zeros(SMALL.features), lopsided), Statistics(size=4))
+
+
 # ---- bad input
 
 
@@ -269,6 +303,7 @@ def test_statistics_travel_with_the_checkpoint(tmp_path):
         ({"layers": 0}, "layers must be at least 1"),
         ({"registers": -1}, "registers must be 0 or more"),
         ({"heads": 3}, "3 heads must divide the width 32"),
+        ({"norm": "post"}, "modulate=False"),
     ],
 )
 def test_sizes_that_make_no_sense_are_refused(changes, message):
@@ -287,6 +322,7 @@ def test_sizes_that_make_no_sense_are_refused(changes, message):
         (lambda g: g.update(target=None), "pass target"),
         (lambda g: g.update(mask=g["mask"][:, :-1]), "mask must have shape"),
         (lambda g: g.update(target=g["target"] * float("nan")), "no finite target"),
+        (lambda g: g["mask"].__setitem__((..., ZS), ~g["mask"][..., ZS]), "in x and z or in neither"),
         (lambda g: g.update(lengths=torch.tensor([11, 12, 1])), "lengths must be 1..11"),
         (lambda g: g.update(lengths=torch.tensor([11, 0, 1])), "lengths must be 1..11"),
     ],

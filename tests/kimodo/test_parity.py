@@ -44,8 +44,8 @@ def official_network(joints, seed=0):
     """A random denoiser in the official layout, with statistics."""
     torch.manual_seed(seed)
     sizes = dict(width=32, layers=2, heads=4, ffn=40, text_width=12, registers=3, fps=30.0, max_frames=300)
-    plain = dict(broadcast=False, skip=False, root_filter=0.0, body_filter=0.0, whiten_text=False)
-    config = DenoiserConfig(joints=joints, norm="post", patch=1, **plain, **sizes)
+    off = dict.fromkeys(("broadcast", "modulate", "ahead", "skip", "whiten_text"), False)
+    config = DenoiserConfig(joints=joints, norm="post", patch=1, root_filter=0.0, body_filter=0.0, **off, **sizes)
     model = TwoStageDenoiser(config).eval().requires_grad_(False)
     for name, weight in model.named_parameters():
         weight += 0.05 * torch.randn_like(weight) * (not name.endswith("mask_in.weight"))
