@@ -44,6 +44,11 @@ class Text(NamedTuple):
         """No text for `batch` clips: one token each, masked."""
         return cls(torch.zeros(batch, 1, width), torch.zeros(batch, 1, dtype=torch.bool))
 
+    def pooled(self) -> Tensor:
+        """(B, 384) one vector of length 1 a sentence, the mean of its tokens; 0 for an empty one."""
+        mean = reduce(self.tokens, "b l d -> b d", "sum") / reduce(self.mask.float(), "b l -> b 1", "sum").clamp_min(1)
+        return torch.nn.functional.normalize(mean, dim=-1)
+
     def repeat(self, copies: int) -> Text:
         """Every clip `copies` times in a row: (B * copies, L, 384)."""
         return Text(repeat(self.tokens, "b l d -> (b k) l d", k=copies), repeat(self.mask, "b l -> (b k) l", k=copies))
@@ -118,9 +123,7 @@ class TextEncoder:
         Raises:
             As :meth:`encode`.
         """
-        text = self.encode(sentences, longest=longest)
-        pooled = reduce(text.tokens, "b l d -> b d", "sum") / reduce(text.mask.float(), "b l -> b 1", "sum").clamp_min(1)
-        return torch.nn.functional.normalize(pooled, dim=-1)
+        return self.encode(sentences, longest=longest).pooled()
 
     def _load(self) -> tuple[Any, Any]:
         if self._loaded is None:

@@ -153,15 +153,22 @@ class Demonstrations(Sequence):
         folder: where shards are.
         tasks: which; default: all that are there.
         split: "train" or "held-out".
-        per_task: the first so many of every task; default: all.
+        per_task: so many of every task; default: all.
+        skip: so many of every task are left out before.
 
     Raises:
         FileNotFoundError: when nothing fits.
-        DemonstrationError: when a shard is damaged, or a task has fewer than `per_task`.
+        DemonstrationError: when a shard is damaged, or a task has fewer than `skip` and `per_task` (or one) together.
     """
 
     def __init__(
-        self, folder: str | Path, *, tasks: Iterable[str] | None = None, split: str = "train", per_task: int | None = None
+        self,
+        folder: str | Path,
+        *,
+        tasks: Iterable[str] | None = None,
+        split: str = "train",
+        per_task: int | None = None,
+        skip: int = 0,
     ) -> None:
         wanted = None if tasks is None else list(tasks)
         self.index: list[tuple[Path, int, str, int]] = []  # file, row, task, seed
@@ -174,17 +181,18 @@ class Demonstrations(Sequence):
                 if known["split"] != split or (wanted is not None and task not in wanted):
                     continue
                 counts[task] = counts.get(task, 0) + 1
-                if per_task is None or counts[task] <= per_task:
+                if skip < counts[task] <= skip + (per_task or counts[task]):
                     self.index.append((path, row, task, known["seed"]))
         self.index.sort(key=lambda entry: (entry[2], entry[3]))
-        short = [task for task in (wanted or counts) if counts.get(task, 0) < (per_task or 1)]
-        if not self.index or (short and not counts):
+        needed = skip + (per_task or 1)
+        short = [task for task in (wanted or counts) if counts.get(task, 0) < needed]
+        if not counts:
             raise FileNotFoundError(
                 f"there are no {split} demonstrations of these tasks in {folder}; `robots demos` makes them."
             )
         if short:
             raise DemonstrationError(
-                f"{folder} has fewer than {per_task or 1} {split} demonstrations of {', '.join(short)}; make more."
+                f"{folder} has fewer than {needed} {split} demonstrations of {', '.join(short)}; make more."
             )
         self._open: dict[Path, object] = {}
 

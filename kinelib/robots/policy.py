@@ -40,7 +40,7 @@ class RobotPolicy:
     Args:
         network: answers with chunks.
         planner: draws plans; needed where the network reads them and `plans` does not provide them.
-        autoencoder: decodes plans into tracks, for :meth:`plan`.
+        autoencoder: decodes plans into tracks, for :meth:`plan` and for a network that reads tracks.
         replan: actions from look to look, 1 to H and a divisor of H.
         closed_loop: plan at every look; False plans once an episode.
         steps: Euler steps of a plan.
@@ -70,8 +70,10 @@ class RobotPolicy:
         horizon = network.config.head.horizon
         if not 1 <= replan <= horizon or horizon % replan:
             raise ValueError(f"replan must divide the {horizon} actions of a chunk; got {replan}.")
-        if network.config.plan and planner is None and plans is None:
+        if network.config.plans and planner is None and plans is None:
             raise ValueError("this network reads plans; give a planner, or `plans`.")
+        if network.config.reads == "tracks" and (planner is None or autoencoder is None):
+            raise ValueError("this network reads plans as tracks; give a planner and the autoencoder that decode them.")
         self.network, self.planner, self.autoencoder = network, planner, autoencoder
         self.replan, self.closed_loop, self.steps, self.plans, self.seed = replan, closed_loop, steps, plans, seed
         self.views = network.config.views
@@ -87,7 +89,7 @@ class RobotPolicy:
         """Forgets the episode: its chunks, its plan, and the state of the noise."""
         self._ensemble.reset()
         self._pending: list[NDArray[np.float64]] = []
-        self._latents: Tensor | None = None
+        self._plan: Tensor | None = None  # as the network reads it
         self._noise = torch.Generator().manual_seed(self.seed)
 
     @torch.no_grad()
@@ -102,15 +104,16 @@ class RobotPolicy:
     @torch.no_grad()
     def chunk(self, observation: Observation) -> Tensor:
         """The chunk (H, A) that the network answers to an observation, with a plan as of :meth:`latents`."""
-        config, latents = self.network.config, None
-        frames = self.frames(observation) if config.glance or config.plan else None
-        if config.plan:
-            if self._latents is None or self.closed_loop:
-                self._latents = self.latents(observation, frames)
-            latents = self._latents
-        words = self._vector(observation.text) if config.glance else None
+        network, config, frames = self.network, self.network.config, self.frames(observation)
         proprio = torch.from_numpy(np.asarray(observation.proprioception, np.float32))[None]
-        return self.network(proprio, latents=latents, frames=frames if config.glance else None, words=words)[0]
+        seen = network.glance(frames) if config.looks else None
+        if config.plans and (self._plan is None or self.closed_loop):
+            self._plan = self.latents(observation, frames)
+            if config.looks:
+                self._plan = network.planned_moves(self._plan, frames, seen, self.planner, self.autoencoder)
+        if not config.looks:
+            return network(proprio, latents=self._plan)[0]
+        return network(proprio, moves=self._plan, seen=seen, words=self._vector(observation.text))[0]
 
     def frames(self, observation: Observation) -> Tensor:
         """The pictures a network reads, (1, V, 3, S, S)."""

@@ -30,7 +30,7 @@ def load_robot_policy(checkpoint: str | Path | None = None, kind: str = "policy"
     folder = Path(checkpoint or SHIPPED)
     network = checkpoints.load(folder / check_known("kind of policy", kind, KINDS), ActionNet, ActionNetConfig)
     planner = autoencoder = None
-    if network.config.plan:
+    if network.config.plans:
         planner = load_planner(folder)
         autoencoder = load_stage("autoencoder")
     return RobotPolicy(network.requires_grad_(False), planner, autoencoder, **options)

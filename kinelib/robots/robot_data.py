@@ -73,6 +73,7 @@ def load_set(
     *,
     tasks: Iterable[str] | None = None,
     per_task: int | None = None,
+    skip: int = 0,
     split: str = "train",
     horizon: int = 16,
     window: int = 64,
@@ -82,7 +83,7 @@ def load_set(
     """Reads demonstrations into memory, without latents.
 
     Args:
-        folder, tasks, split, per_task: as of :class:`Demonstrations`.
+        folder, tasks, split, per_task, skip: as of :class:`Demonstrations`.
         horizon: H.
         window: actions a plan looks ahead.
         stride: actions from the start of a window to that of the next, rounded to whole moments.
@@ -91,7 +92,7 @@ def load_set(
     Raises:
         FileNotFoundError, DemonstrationError: from the shards, or when they differ in views or in steps between frames.
     """
-    demonstrations = Demonstrations(folder, tasks=tasks, split=split, per_task=per_task)
+    demonstrations = Demonstrations(folder, tasks=tasks, split=split, per_task=per_task, skip=skip)
     parts: dict[str, list] = {name: [] for name in ("pictures", "proprio", "chunks", "valid", "window_of", "starts", "said")}
     sentences: dict[str, int] = {}
     names, moments, windows, first = [], 0, 0, None
@@ -157,6 +158,7 @@ def with_latents(
     *,
     tasks: Iterable[str] | None = None,
     per_task: int | None = None,
+    skip: int = 0,
     split: str = "train",
     cache: Path | None = None,
 ) -> RobotSet:
@@ -174,7 +176,7 @@ def with_latents(
             waiting.clear()
 
     window = 0
-    for one in Demonstrations(folder, tasks=tasks, split=split, per_task=per_task):
+    for one in Demonstrations(folder, tasks=tasks, split=split, per_task=per_task, skip=skip):
         begin = data.starts[window].item()
         while window < len(data.starts) and data.starts[window] - begin < (len(one.actions) + one.every - 1) // one.every:
             row = data.starts[window]

@@ -6,9 +6,13 @@ the picture's part of every block (keys and values among it) is computed once a 
 Departures from the release, for two cores: latents are merged 4 x 4 cells a token; a sentence is a token a word piece (the
 release: one pooled vector); views go through the network one by one, as a batch (the release: one sequence with learned
 view vectors), since in simulation the words and a picture nearly settle what happens. Statistics of the latents are
-measured on the robot's own tracks: those of the open domain would leave them a tenth of the noise.
+measured on the robot's own tracks: those of the open domain would leave them a tenth of the noise. And the network starts
+from a *guess* of the latents: small convolutions learn in minutes to say roughly how an arm moves, not where a goal of a few
+pixels stands; where colours are (`colour_glance`) says it, and a perceptron makes of that and the sentence what the flow
+matcher's blocks add to.
 
-Shapes: B clips, V views, frames (B, V, 3, S, S), latents (B, V, 1, R, W, C) normalised, points (Q, 2).
+Shapes: B clips, V views, frames (B, V, 3, S, S), latents (B, V, 1, R, W, C) normalised, points (Q, 2) or (B, V, Q, 2), seen
+(B, F) what the glance at the frames gives.
 """
 
 from __future__ import annotations
@@ -21,12 +25,15 @@ from torch import Tensor, nn
 
 from kinelib.learning.text import Text
 from kinelib.notation import check_shape
+from kinelib.robots.colour_glance import ColourGlance, noisy
+from kinelib.robots.perceptron import SentencePerceptron
 from kinelib.zipmo.autoencoder import TrackAutoencoder
 from kinelib.zipmo.flow_matcher import FlowMatcher, FlowMatcherConfig
 
 STEPS = 10  # Euler steps of a plan, as in the release
 # Blocks as wide as those of the shipped open-domain planner, so that its weights are a beginning.
 SMALL = FlowMatcherConfig(patch=4, depth=2, drop=0.0, text_drop=0.1, poke_weight=0.0)
+TOKEN = 64  # numbers from which the guess of one token's latents is made
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,8 @@ class RobotPlannerConfig:
     every: int = 4  # actions between two frames of its demonstrations
     window: int = 64  # actions a plan looks ahead
     flow: FlowMatcherConfig = field(default_factory=lambda: SMALL)  # the network
+    colours: int = 24  # that the glance tells apart; 0 = no guess, as in the release
+    noise: float = 0.1  # on what is seen in training, in standard deviations
 
 
 class RobotPlanner(nn.Module):
@@ -50,7 +59,13 @@ class RobotPlanner(nn.Module):
         super().__init__()
         self.config = config
         self.flow = FlowMatcher(config.flow)
-        channels = config.flow.latent_shape[-1]
+        slices, rows, columns, channels = config.flow.latent_shape
+        if config.colours:
+            area, views = config.flow.patch**2, len(config.views)
+            self.glance = ColourGlance(views, config.flow.frame_size, config.colours)
+            self.perceptron = SentencePerceptron(self.glance.features)
+            self.places = nn.Linear(256, views * slices * rows * columns // area * TOKEN)
+            self.guesses = nn.Linear(TOKEN, area * channels)
         # Measured on training data; identity until then.
         self.register_buffer("latent_shift", torch.zeros(channels))
         self.register_buffer("latent_scale", torch.ones(channels))
@@ -73,8 +88,28 @@ class RobotPlanner(nn.Module):
         """The inverse of `normalize`."""
         return latents * self.latent_scale + self.latent_shift
 
+    def guess(self, frames: Tensor, text: Text, seen: Tensor | None = None) -> Tensor | None:
+        """What the latents are thought to be before any is drawn, (B V, S, R, W, C) normalised; None without a glance.
+
+        Args:
+            frames, text: as of :meth:`plan`.
+            seen: (B, F) instead of looking.
+        """
+        if not self.config.colours:
+            return None
+        seen = self.glance(frames) if seen is None else seen
+        tokens = rearrange(
+            self.places(self.perceptron(seen, text.pooled())), "b (v l c) -> (b v) l c", v=len(self.config.views), c=TOKEN
+        )
+        return self.flow.to_grid(self.guesses(tokens))
+
     def loss(
-        self, latents: Tensor, frames: Tensor, text: Text, generator: torch.Generator | None = None
+        self,
+        latents: Tensor,
+        frames: Tensor,
+        text: Text,
+        generator: torch.Generator | None = None,
+        seen: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Flow-matching loss.
 
@@ -83,6 +118,7 @@ class RobotPlanner(nn.Module):
             frames: (B, V, 3, S, S) in [-1, 1].
             text: a sentence a clip.
             generator: draws times, noise and dropped sentences.
+            seen: (B, F) instead of looking.
 
         Returns:
             "loss", and "clean": the squared error of the estimate of the clean latents at the drawn times.
@@ -91,7 +127,10 @@ class RobotPlanner(nn.Module):
         pokes, mask = _no_pokes(len(frames) * views, frames.device)
         flat = rearrange(latents, "b v ... -> (b v) ...")
         flat_frames = rearrange(frames, "b v ... -> (b v) ...")
-        terms = self.flow.loss(flat, flat_frames, pokes, mask, None, generator, text.repeat(views))
+        if self.config.colours:
+            seen = noisy(self.glance(frames) if seen is None else seen, self.config.noise, generator)
+        guess = self.guess(frames, text, seen)
+        terms = self.flow.loss(flat, flat_frames, pokes, mask, None, generator, text.repeat(views), guess)
         return {"loss": terms["flow"]}
 
     @torch.no_grad()
@@ -110,18 +149,20 @@ class RobotPlanner(nn.Module):
         views = check_shape("frames", frames, "B V 3 S S")["V"]
         pokes, mask = _no_pokes(len(frames) * views, frames.device)
         flat = rearrange(frames, "b v ... -> (b v) ...")
-        latents = self.flow.sample(flat, pokes, mask, text.repeat(views), samples=1, steps=steps, seed=seed)
+        guess = self.guess(frames, text)
+        latents = self.flow.sample(flat, pokes, mask, text.repeat(views), guess, samples=1, steps=steps, seed=seed)
         return rearrange(latents, "(b v) 1 ... -> b v ...", v=views)
 
     @torch.no_grad()
     def decode(
         self, latents: Tensor, frames: Tensor, points: Tensor, autoencoder: TrackAutoencoder, num_frames: int = 17
     ) -> Tensor:
-        """Where points (Q, 2) of the pictures go by a plan: (B, V, Q, num_frames, 2)."""
+        """Where points of the pictures, (Q, 2) in all or (B, V, Q, 2), go by a plan: (B, V, Q, num_frames, 2)."""
         batch, views = frames.shape[:2]
         flat = rearrange(frames, "b v ... -> (b v) ...")
         raw = rearrange(self.denormalize(latents), "b v ... -> (b v) ...")
-        tracks = autoencoder.decode(raw, flat, points.expand(batch * views, -1, -1), num_frames)
+        points = rearrange(points.expand(batch, views, -1, -1), "b v q xy -> (b v) q xy")
+        tracks = autoencoder.decode(raw, flat, points, num_frames)
         return rearrange(tracks, "(b v) ... -> b v ...", v=views)
 
 

@@ -7,11 +7,12 @@
     demos    shards of successful episodes of scripted experts, slightly disturbed  a simulator and a renderer
     planner  motion latents of every view from pictures and a sentence              demos, the shipped autoencoder
     cloning  the baseline: action chunks from pictures, sentence, proprioception    demos
-    policy   the same network, which reads the planner's latents as well            demos, planner
+    policy   the same from the planner's tracks as well                             demos, planner
 
-Where there is a cloning network, the policy begins with its weights and learns what plans add. It is trained on what the
-planner says of the training pictures, not on the latents of exact tracks: it must learn how far plans can be trusted. All of
-a training set lies in memory; latents, plans and glances are made once.
+As in ATM's protocol, which the paper follows, actions are scarce and recordings are not: cloning and policy learn from the
+first `labelled` demonstrations of a task, the planner from the tracks of all others. So it has not seen the pictures at
+which it plans for the policy's training, and the policy learns how far plans can be trusted. Policy and cloning take as many
+steps with as many examples. All of a training set lies in memory; latents, plans and glances are made once.
 """
 
 from __future__ import annotations
@@ -57,22 +58,32 @@ class Size:
 
     tasks: int  # of the suite's list, from its beginning
     demos: int  # of each
-    seconds: dict[str, float]  # training seconds of planner, cloning and policy
+    labelled: int  # of those, the first ones, whose actions policy and cloning learn
+    budget: dict[str, dict[str, float]]  # training seconds or steps of planner, cloning and policy
     batch: dict[str, int]  # examples a step
     learning_rate: float = 2e-3  # peak; the planner, which begins trained, takes half
 
 
 SIZES = {
     Profile.SMOKE: Size(
-        2, 5, {"planner": 10.0, "cloning": 10.0, "policy": 10.0}, {"planner": 8, "cloning": 32, "policy": 32}
+        2,
+        10,
+        5,
+        {"planner": {"seconds": 10.0}, "cloning": {"steps": 400}, "policy": {"steps": 400}},
+        {"planner": 8, "cloning": 32, "policy": 32},
     ),
     Profile.LAB: Size(
-        10, 20, {"planner": 900.0, "cloning": 600.0, "policy": 900.0}, {"planner": 16, "cloning": 256, "policy": 64}
+        10,
+        80,
+        20,
+        {"planner": {"seconds": 1200.0}, "cloning": {"steps": 10_000}, "policy": {"steps": 10_000}},
+        {"planner": 16, "cloning": 64, "policy": 64},
     ),
     Profile.PAPER: Size(
         50,
         50,
-        dict.fromkeys(("planner", "cloning", "policy"), 86_400.0),
+        10,
+        dict.fromkeys(("planner", "cloning", "policy"), {"seconds": 86_400.0}),
         {"planner": 64, "cloning": 256, "policy": 256},
         3e-4,
     ),
@@ -122,7 +133,7 @@ def train_stage(
     start: str | Path | None = OPEN_DOMAIN,
     demos: str | Path | None = None,
     tasks: Iterable[str] | None = None,
-    per_task: int | None = None,
+    labelled: int | None = None,
     changes: dict | None = None,
 ) -> FitResult:
     """Trains one stage and saves its checkpoint in `out`/<stage>.
@@ -138,44 +149,53 @@ def train_stage(
         start: folder of open-domain checkpoints: its autoencoder is used, its planner's tensors that fit are where the robot
             planner begins; None takes the shipped autoencoder and begins at random weights.
         demos: folder of shards; default `out`/demos.
-        tasks, per_task: which demonstrations; default all that are there. Fewer make a curve of data efficiency.
-        changes: fields of `ActionNetConfig` to set, such as {"glance": False} for the paper's head alone.
+        tasks: which; default all that are there.
+        labelled: demonstrations of a task whose actions are learnt from, instead of the profile's; fewer make a curve of
+            data efficiency. The planner learns from those beyond as many.
+        changes: fields of `ActionNetConfig` to set, such as {"reads": "latents"} for the paper's head alone.
 
     Raises:
         ValueError: for an unknown stage or profile, or both steps and seconds.
         FileNotFoundError: when there are no demonstrations, or no planner for the policy.
+        DemonstrationError: when a task has too few.
         FileExistsError: when there is a checkpoint already, and neither `overwrite` nor a training to resume.
     """
     check_known("stage", stage, STAGES[1:])
     name, out = profile(profile_name), Path(out)
     size = SIZES[name]
     if steps is None and seconds is None:
-        seconds = size.seconds[stage]
+        steps, seconds = (size.budget[stage].get(unit) for unit in ("steps", "seconds"))
     state.check_free(out / stage, out / f"{stage}-training", resume=resume, overwrite=overwrite)
     rate = size.learning_rate * (0.5 if stage == "planner" else 1)
     config = FitConfig(steps=steps, seconds=seconds, learning_rate=rate, ema_decay=0.995, seed=seed, log_every=20)
-    demos, which = Path(demos or out / "demos"), {"tasks": None if tasks is None else list(tasks), "per_task": per_task}
+    demos, labelled = Path(demos or out / "demos"), size.labelled if labelled is None else labelled
+    which = {"skip": labelled} if stage == "planner" else {"per_task": labelled}
+    which["tasks"] = None if tasks is None else list(tasks)
     data = load_set(demos, **which)
     table = text_table(data.sentences, TextEncoder(), out)
     torch.manual_seed(seed)
+    looks = torch.Generator().manual_seed(seed)
     if stage == "planner":
         autoencoder = checkpoints.load(Path(start or OPEN_DOMAIN) / "autoencoder", TrackAutoencoder, AutoencoderConfig)
         data = with_latents(data, demos, autoencoder.requires_grad_(False), **which, cache=out)
         model = build_planner(data, name, None if start is None else Path(start) / "planner")
         model.measure_statistics(data.latents.float(), autoencoder)
-        draw, loss = planner_draw(model, data, table, size.batch[stage]), planner_loss
+        seen = model.glance.measure(data.pictures, looks) if model.config.colours else None
+        draw, loss = planner_draw(model, data, table, seen, size.batch[stage]), planner_loss
     else:
-        words = sentence_vectors(table, data)
         model = build_actions(stage, data, changes or {})
-        model.measure_statistics(data.proprio)
-        seen = model.glance.measure(data.pictures, torch.Generator().manual_seed(seed)) if model.config.glance else None
-        plans = None
-        if model.config.plan and model.config.glance and (out / "cloning").is_dir():
-            copy_shared(checkpoints.load(out / "cloning", ActionNet, ActionNetConfig), model)
-        if model.config.plan:
+        seen = model.glance.measure(data.pictures, looks) if model.config.looks else None
+        plans = moves = None
+        if model.config.plans:
             planner = checkpoints.load(out / "planner", RobotPlanner, RobotPlannerConfig).requires_grad_(False)
             plans = training_plans(planner, data, table, cache=out)
-        draw, loss = action_draw(data, words, seen, plans, size.batch[stage]), action_loss
+        if model.config.reads == "tracks":
+            autoencoder = checkpoints.load(Path(start or OPEN_DOMAIN) / "autoencoder", TrackAutoencoder, AutoencoderConfig)
+            moves = training_moves(model, planner, autoencoder.requires_grad_(False), data, plans, seen)
+            plans = None
+        model.measure_statistics(data.proprio, moves)
+        draw = action_draw(data, sentence_vectors(table, data), seen, plans, moves, size.batch[stage])
+        loss = action_loss
     result = fit(
         model,
         draw,
@@ -212,13 +232,13 @@ def build_actions(stage: str, data: RobotSet, changes: dict) -> ActionNet:
         horizon=data.chunks.shape[1],
         actions=data.chunks.shape[2],
     )
-    return ActionNet(replace(plain, head=head, views=data.views, plan=stage == "policy", **changes))
+    reads = "tracks" if stage == "policy" else "glance"
+    return ActionNet(replace(plain, **({"head": head, "views": data.views, "reads": reads} | changes)))
 
 
 def sentence_vectors(table: TextTable, data: RobotSet) -> Tensor:
     """(U, 384) one vector of length 1 for each of a set's sentences: the mean of its word pieces."""
-    text = table.pick(list(data.sentences))
-    return nn.functional.normalize(text.tokens.sum(1) / text.mask.sum(1, keepdim=True), dim=-1)
+    return table.pick(list(data.sentences)).pooled()
 
 
 def training_plans(
@@ -244,7 +264,23 @@ def training_plans(
     return torch.cat(plans)
 
 
-def planner_draw(planner: RobotPlanner, data: RobotSet, table: TextTable, batch: int):
+def training_moves(
+    network: ActionNet,
+    planner: RobotPlanner,
+    autoencoder: TrackAutoencoder,
+    data: RobotSet,
+    plans: Tensor,
+    seen: Tensor,
+) -> Tensor:
+    """Where the colours of every window's first pictures go by its plan: (W, V, K, M, 2)."""
+    moves = [
+        network.planned_moves(plans[windows].float(), data.frames(rows), seen[rows], planner, autoencoder)
+        for windows, rows in zip(torch.arange(len(plans)).split(32), data.starts.split(32), strict=True)
+    ]
+    return torch.cat(moves)
+
+
+def planner_draw(planner: RobotPlanner, data: RobotSet, table: TextTable, seen: Tensor | None, batch: int):
     """Batches for the planner: windows, every one as likely."""
 
     def draw(generator: torch.Generator) -> dict:
@@ -252,17 +288,18 @@ def planner_draw(planner: RobotPlanner, data: RobotSet, table: TextTable, batch:
         rows = data.starts[windows]
         shift, scale = planner.latent_shift.cpu(), planner.latent_scale.cpu()
         latents = (data.latents[windows].float() - shift) / scale
-        return {"latents": latents, "frames": data.frames(rows), "text": table.pick(data.texts(rows))}
+        looked = None if seen is None else seen[rows]
+        return {"latents": latents, "frames": data.frames(rows), "text": table.pick(data.texts(rows)), "seen": looked}
 
     return draw
 
 
 def planner_loss(model: nn.Module, batch: dict, generator: torch.Generator) -> dict[str, Tensor]:
     """The planner's loss on a drawn batch."""
-    return getattr(model, "module", model).loss(batch["latents"], batch["frames"], batch["text"], generator)
+    return getattr(model, "module", model).loss(**batch, generator=generator)
 
 
-def action_draw(data: RobotSet, words: Tensor, seen: Tensor | None, plans: Tensor | None, batch: int):
+def action_draw(data: RobotSet, words: Tensor, seen: Tensor | None, plans: Tensor | None, moves: Tensor | None, batch: int):
     """Batches for policy and cloning: moments, every task as likely, with the plan that is in use then."""
     tasks = demonstrated_tasks(data)
     rows_of = [torch.tensor([row for row, task in enumerate(data.tasks) if task == one]) for one in tasks]
@@ -276,6 +313,7 @@ def action_draw(data: RobotSet, words: Tensor, seen: Tensor | None, plans: Tenso
             "chunks": data.chunks[rows],
             "valid": data.valid[rows],
             "latents": None if plans is None else plans[data.window_of[rows]].float(),
+            "moves": None if moves is None else moves[data.window_of[rows]],
             "seen": None if seen is None else seen[rows],
             "words": words[data.said[rows]],
         }

@@ -97,19 +97,23 @@ class FlowMatcher(nn.Module):
         p = self.config.patch
         return rearrange(grid, "b s (r p) (w q) c -> b (s r w) (p q c)", p=p, q=p)
 
-    def _to_grid(self, tokens: Tensor) -> Tensor:
+    def to_grid(self, tokens: Tensor) -> Tensor:
+        """(B, L, p p C) as latents (B, S, R, W, C), L merged patches of p x p cells."""
         slices, rows, columns, _ = self.config.latent_shape
         p = self.config.patch
         sizes = dict(s=slices, r=rows // p, w=columns // p, p=p, q=p)
         return rearrange(tokens, "b (s r w) (p q c) -> b s (r p) (w q) c", **sizes)
 
-    def prepare(self, frame: Tensor, pokes: Tensor, mask: Tensor, text: Text | None = None) -> Prepared:
+    def prepare(
+        self, frame: Tensor, pokes: Tensor, mask: Tensor, text: Text | None = None, guess: Tensor | None = None
+    ) -> Prepared:
         """Everything about the conditions that does not depend on the noisy latents.
 
         Args:
             frame: (B, 3, S, S) in [-1, 1].
             pokes, mask: (B, P, 5) and (B, P); P may be 0.
             text: a sentence a clip; None = none.
+            guess: (B, S, R, W, C) what the clean latents are thought to be beforehand; the network adds to it.
         """
         size = self.config.frame_size
         check_shape("frame", frame, f"B 3 {size} {size}")
@@ -118,6 +122,8 @@ class FlowMatcher(nn.Module):
         cells = repeat(conditions.cells, "b (r w) d -> b s r w d", r=rows, s=slices)
         cells = self.cells_in(self._to_tokens(cells)) + self.place
         follow = rearrange(self.follow_pokes(conditions.moves), "b (r w) (s c) -> b s r w c", r=rows, s=slices)
+        if guess is not None:
+            follow = follow + guess
         keep = rearrange(conditions.mask, "b m -> b 1 1 m")
         contexts = (tensor for block in self.blocks for tensor in block.context(conditions.tokens))
         return Prepared((cells, follow, keep, conditions.summary, *contexts))
@@ -130,7 +136,7 @@ class FlowMatcher(nn.Module):
         for i, block in enumerate(self.blocks):
             tokens = block(tokens, time, (contexts[2 * i], contexts[2 * i + 1]), keep)
         noisy = x_t * self.keep_noisy(time)[:, None, None, None]
-        output = self._to_grid(self.latents_out(self.norm(tokens))) + follow + noisy
+        output = self.to_grid(self.latents_out(self.norm(tokens))) + follow + noisy
         return output if self.config.objective == "clean" else x_t - over_batch(t, x_t) * output
 
     def velocity(self, x_t: Tensor, t: Tensor, prepared: Prepared) -> Tensor:
@@ -146,6 +152,7 @@ class FlowMatcher(nn.Module):
         decode_pokes=None,
         generator: torch.Generator | None = None,
         text: Text | None = None,
+        guess: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Flow-matching loss on normalised latents.
 
@@ -157,6 +164,7 @@ class FlowMatcher(nn.Module):
                 B' of them; None leaves that term out.
             generator: draws times, noise and dropout.
             text: a sentence a clip; None = none.
+            guess: of :meth:`prepare`.
 
         Returns:
             a dict: loss, flow (the velocity error, capped near t = 0), poke (end-point error of the clean estimate, in frame
@@ -171,7 +179,7 @@ class FlowMatcher(nn.Module):
         t = sample_time(len(latents), generator, self.config.time_shift)
         noise = torch.randn(latents.shape, generator=generator, device=device)
         x_t = flow_path(latents, noise, t).x_t
-        clean = self.clean(x_t, t, self.prepare(frame, pokes, mask, text))
+        clean = self.clean(x_t, t, self.prepare(frame, pokes, mask, text, guess))
         weight = over_batch(t, latents).clamp_min(self.config.least_time) ** -2
         flow = ((clean - latents).square() * weight).mean()
         poke = self.poke_error(clean, pokes, mask, decode_pokes)
@@ -194,6 +202,7 @@ class FlowMatcher(nn.Module):
         pokes: Tensor,
         mask: Tensor,
         text: Text | None = None,
+        guess: Tensor | None = None,
         *,
         samples: int = 8,
         steps: int = STEPS,
@@ -210,6 +219,7 @@ class FlowMatcher(nn.Module):
             frame: (B, 3, S, S).
             pokes, mask: (B, P, 5), (B, P); no poke at all is fine.
             text: a sentence a clip, None or empty ones for none.
+            guess: of :meth:`prepare`, the same whatever is guided.
             samples: K; all are drawn in one batch and share the conditions' keys and values.
             steps: solver steps.
             guidance: s >= 0 in u + s (c - u), c with and u without pokes and text; 1 costs nothing extra, 0 ignores both.
@@ -237,7 +247,7 @@ class FlowMatcher(nn.Module):
         # What each set of conditions contributes to the clean estimate; those that contribute nothing are never computed.
         branches = [(guidance + more_text, mask, text), (1 - guidance, mask & False, silent), (-more_text, mask, silent)]
         branches = [branch for branch in branches if branch[0] != 0]
-        prepared = [self.prepare(frame, pokes, kept, said) for _, kept, said in branches]
+        prepared = [self.prepare(frame, pokes, kept, said, guess) for _, kept, said in branches]
         # All branches run as one batch: row order (branch, clip, sample).
         prepared = Prepared(
             torch.cat([x.repeat_interleave(samples, 0) for x in parts]) for parts in zip(*prepared, strict=True)

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from kinelib.learning.text import Text
 from kinelib.robots.action_net import ActionNet, ActionNetConfig
 from kinelib.robots.policy import RobotPolicy
 from kinelib.robots.policy_head import PolicyHeadConfig
+from kinelib.robots.robot_planner import RobotPlanner, RobotPlannerConfig
 from kinelib.robots.worlds import Observation
+from kinelib.zipmo.flow_matcher import FlowMatcherConfig
 
 HORIZON = 8
 
@@ -19,12 +22,12 @@ HORIZON = 8
 class Foreteller:
     """A network whose answers are exactly right: the action of a step is its number. It counts the plans it is shown."""
 
-    def __init__(self, plan: bool = False) -> None:
-        head = SimpleNamespace(horizon=HORIZON)
-        self.config = SimpleNamespace(head=head, plan=plan, glance=False, views=("front",), frame_size=8)
+    def __init__(self, plans: bool = False) -> None:
+        head, reads = SimpleNamespace(horizon=HORIZON), "latents" if plans else "glance"
+        self.config = SimpleNamespace(head=head, reads=reads, plans=plans, looks=False, views=("front",), frame_size=8)
         self.plans: list[float] = []
 
-    def __call__(self, proprio, *, latents=None, frames=None, words=None):
+    def __call__(self, proprio, *, latents=None):
         if latents is not None:
             self.plans.append(latents.item())
         return (proprio[:, :1, None] + torch.arange(float(HORIZON))[:, None]).repeat(1, 1, 2)
@@ -56,7 +59,7 @@ def test_an_episode_leaves_nothing_to_the_next():
 
 @pytest.mark.parametrize(("closed_loop", "plans"), [(True, [0, 4, 8]), (False, [0, 0, 0])])
 def test_plans_are_drawn_at_every_look_or_once(closed_loop, plans):
-    network, looked = Foreteller(plan=True), []
+    network, looked = Foreteller(plans=True), []
     told = lambda seen, frames: torch.tensor(float(seen.step)).reshape(1, 1)
     policy = RobotPolicy(network, replan=4, closed_loop=closed_loop, plans=told)
     for step in range(12):
@@ -69,7 +72,7 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="must divide"):
         RobotPolicy(Foreteller(), replan=3)
     with pytest.raises(ValueError, match="give a planner"):
-        RobotPolicy(Foreteller(plan=True))
+        RobotPolicy(Foreteller(plans=True))
     with pytest.raises(ValueError, match="kind 'policy'"):
         RobotPolicy(Foreteller()).plan(observation(0))
 
@@ -81,13 +84,40 @@ def test_a_broken_answer_stops_the_rollout_with_a_reason():
         RobotPolicy(network)(observation(0))
 
 
-def test_a_trained_networks_parts_are_put_together():
-    """Pictures of both views, the sentence and the plan reach the network in the shapes it wants."""
+def parts(reads: str) -> tuple[ActionNet, RobotPlanner]:
+    """An untrained network of a kind for two views, and a planner of the same grid."""
     head = PolicyHeadConfig(views=2, grid=(4, 4), channels=16, proprio=1, horizon=8, actions=3, depth=1)
-    network = ActionNet(ActionNetConfig(head=head, views=("front", "top"), frame_size=32, width=32)).eval()
-    plans = lambda seen, frames: torch.zeros(1, 2, 1, 8, 8, 4) + frames.mean()
-    encoder = SimpleNamespace(embed=lambda sentences: torch.zeros(len(sentences), 384))
-    policy = RobotPolicy(network, plans=plans, encoder=encoder)
+    sizes = dict(views=("front", "top"), frame_size=32, width=32, colours=3)
+    network = ActionNet(ActionNetConfig(head=head, reads=reads, **sizes)).eval()
+    flow = FlowMatcherConfig(latent_shape=(1, 8, 8, 4), frame_size=32, patch=4, width=20, image_width=8, depth=1, heads=2)
+    return network, RobotPlanner(RobotPlannerConfig(("front", "top"), 4, 16, flow, colours=3)).eval()
+
+
+class Still:
+    """Stands where the autoencoder is: every point stays where it was asked for, moved by the latents' mean."""
+
+    def decode(self, latents, frames, points, num_frames):
+        return points[:, :, None].repeat(1, 1, num_frames, 1) + latents.mean()
+
+
+ENCODER = SimpleNamespace(
+    embed=lambda sentences: torch.zeros(len(sentences), 384),
+    encode=lambda sentences: Text(torch.zeros(len(sentences), 2, 384), torch.ones(len(sentences), 2, dtype=torch.bool)),
+)
+
+
+@pytest.mark.parametrize("reads", ["latents", "glance", "tracks"])
+def test_a_networks_parts_are_put_together(reads):
+    """Pictures of both views, the sentence and the plan reach the network in the shapes it wants."""
+    network, planner = parts(reads)
+    given = {} if reads == "glance" else {"planner": planner, "autoencoder": Still()}
+    policy = RobotPolicy(network, **given, encoder=ENCODER)
     looked: list = []
     assert policy(observation(0, looked)).shape == (3,)
     assert [view for _, view in looked] == ["front", "top"]
+
+
+def test_tracks_cannot_be_read_without_what_decodes_them():
+    network, planner = parts("tracks")
+    with pytest.raises(ValueError, match="the autoencoder that decode them"):
+        RobotPolicy(network, planner)

@@ -8,8 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from einops import rearrange
 
 from kinelib.learning import checkpoints
+from kinelib.robots.demonstration_shards import DemonstrationError
 from kinelib.robots.demonstrations import DemonstrationConfig
 from kinelib.robots.evaluate import Row, evaluate_robots, tables
 from kinelib.robots.other_plans import ExpertPlans, RandomPlans
@@ -86,6 +88,31 @@ def test_a_planner_learns_what_a_picture_shows():
     assert right.all()
 
 
+def test_a_guess_is_learnt_from_where_colours_are():
+    """A red square's height decides how far things move: the perceptron says it before anything is drawn."""
+    draw = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    model = planner().train()
+    height = torch.randint(0, 13, (256,), generator=draw)
+    pictures = torch.zeros(256, 2, 16, 16, 3, dtype=torch.uint8)
+    for row, top in enumerate(height.tolist()):
+        pictures[row, :, top : top + 3, 6:9, 0] = 255
+    seen = model.glance.measure(pictures, draw)
+    latents = (height / 6 - 1)[:, None, None, None, None, None].expand(256, 2, 1, 4, 4, 4)
+    frames = rearrange(pictures, "b v h w c -> b v c h w").float() / 127.5 - 1
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    for _ in range(60):
+        rows = torch.randint(256, (32,), generator=draw)
+        loss = model.loss(latents[rows], frames[rows], words(32), draw, seen[rows])["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        guess = model.eval().guess(frames, words(256)).mean(dim=(1, 2, 3, 4))
+    error = (rearrange(guess, "(b v) -> b v", v=2) - (height / 6 - 1)[:, None]).abs().mean()
+    assert error < 0.25, "knowing nothing is 0.54"
+
+
 def test_random_plans_are_of_the_planners_shape_and_change():
     plans = RandomPlans(planner())
     first, second = plans(None, None), plans(None, None)
@@ -146,16 +173,22 @@ def test_what_is_unknown_or_missing_is_named(tmp_path, toy):
 @pytest.mark.slow
 def test_every_stage_from_demonstrations_to_a_table(tmp_path, toy):
     suite = suite_of(toy)
-    shards = demonstrate_stage("smoke", tmp_path, suite=replace(suite, demos=replace(suite.demos, per_shard=2)), demos=2)
+    shards = demonstrate_stage("smoke", tmp_path, suite=replace(suite, demos=replace(suite.demos, per_shard=2)), demos=4)
     assert [path.name for path in shards] == ["left-train-000.parquet", "right-train-000.parquet"]
+    with pytest.raises(DemonstrationError, match="fewer than 6 train demonstrations of left, right"):
+        train_stage("planner", "smoke", tmp_path, steps=2)
     for stage in ("planner", "cloning", "policy"):
-        result = train_stage(stage, "smoke", tmp_path, steps=2)
+        result = train_stage(stage, "smoke", tmp_path, steps=2, labelled=2)
         assert result.steps == 2
         card = (tmp_path / stage / "card.md").read_text()
         assert ("CC BY-NC" in card) == (stage != "cloning")
     with pytest.raises(FileExistsError, match="overwrite"):
         train_stage("cloning", "smoke", tmp_path, steps=2)
-    assert train_stage("cloning", "smoke", tmp_path, steps=2, resume=True).steps == 2
+    assert train_stage("cloning", "smoke", tmp_path, steps=2, labelled=2, resume=True).steps == 2
+    again = dict(steps=2, labelled=2, overwrite=True)
+    assert train_stage("policy", "smoke", tmp_path, **again, changes={"reads": "latents"}).steps == 2
+    assert checkpoints.read_config(tmp_path / "policy")["arguments"]["reads"] == "latents"
+    assert train_stage("policy", "smoke", tmp_path, **again).steps == 2
 
     json_path = tmp_path / "robots.json"
     ask = dict(json_path=json_path, checkpoint=tmp_path, profile_name="smoke", episodes=1)
