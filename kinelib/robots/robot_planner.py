@@ -6,13 +6,12 @@ the picture's part of every block (keys and values among it) is computed once a 
 Departures from the release, for two cores: latents are merged 4 x 4 cells a token; a sentence is a token a word piece (the
 release: one pooled vector); views go through the network one by one, as a batch (the release: one sequence with learned
 view vectors), since in simulation the words and a picture nearly settle what happens. Statistics of the latents are
-measured on the robot's own tracks: those of the open domain would leave them a tenth of the noise. And the network starts
-from a *guess* of the latents: small convolutions learn in minutes to say roughly how an arm moves, not where a goal of a few
-pixels stands; where colours are (`colour_glance`) says it, and a perceptron makes of that and the sentence what the flow
-matcher's blocks add to.
+measured on the robot's own tracks: those of the open domain would leave them a tenth of the noise. And the flow matcher
+adds to a *guess* (`motion_guess`), which is trained before it: small convolutions learn in minutes to say roughly how an arm
+moves, not where a goal of a few pixels stands.
 
 Shapes: B clips, V views, frames (B, V, 3, S, S), latents (B, V, 1, R, W, C) normalised, points (Q, 2) or (B, V, Q, 2), seen
-(B, F) what the glance at the frames gives.
+(B, F) what the guess's glance at the frames gives.
 """
 
 from __future__ import annotations
@@ -25,15 +24,14 @@ from torch import Tensor, nn
 
 from kinelib.learning.text import Text
 from kinelib.notation import check_shape
-from kinelib.robots.colour_glance import ColourGlance, noisy
-from kinelib.robots.perceptron import SentencePerceptron
+from kinelib.robots.colour_glance import noisy
+from kinelib.robots.motion_guess import MotionGuess, MotionGuessConfig
 from kinelib.zipmo.autoencoder import TrackAutoencoder
 from kinelib.zipmo.flow_matcher import FlowMatcher, FlowMatcherConfig
 
 STEPS = 10  # Euler steps of a plan, as in the release
 # Blocks as wide as those of the shipped open-domain planner, so that its weights are a beginning.
 SMALL = FlowMatcherConfig(patch=4, depth=2, drop=0.0, text_drop=0.1, poke_weight=0.0)
-TOKEN = 64  # numbers from which the guess of one token's latents is made
 
 
 @dataclass(frozen=True)
@@ -44,8 +42,8 @@ class RobotPlannerConfig:
     every: int = 4  # actions between two frames of its demonstrations
     window: int = 64  # actions a plan looks ahead
     flow: FlowMatcherConfig = field(default_factory=lambda: SMALL)  # the network
-    colours: int = 24  # that the glance tells apart; 0 = no guess, as in the release
-    noise: float = 0.1  # on what is seen in training, in standard deviations
+    guess: MotionGuessConfig | None = None  # of the guess that is added to; None = none, as in the release
+    noise: float = 0.3  # on what the guess sees in training, in standard deviations: it errs more on pictures that are new
 
 
 class RobotPlanner(nn.Module):
@@ -59,13 +57,8 @@ class RobotPlanner(nn.Module):
         super().__init__()
         self.config = config
         self.flow = FlowMatcher(config.flow)
-        slices, rows, columns, channels = config.flow.latent_shape
-        if config.colours:
-            area, views = config.flow.patch**2, len(config.views)
-            self.glance = ColourGlance(views, config.flow.frame_size, config.colours)
-            self.perceptron = SentencePerceptron(self.glance.features)
-            self.places = nn.Linear(256, views * slices * rows * columns // area * TOKEN)
-            self.guesses = nn.Linear(TOKEN, area * channels)
+        channels = config.flow.latent_shape[-1]
+        self.first = None if config.guess is None else MotionGuess(config.guess).requires_grad_(False)
         # Measured on training data; identity until then.
         self.register_buffer("latent_shift", torch.zeros(channels))
         self.register_buffer("latent_scale", torch.ones(channels))
@@ -89,19 +82,16 @@ class RobotPlanner(nn.Module):
         return latents * self.latent_scale + self.latent_shift
 
     def guess(self, frames: Tensor, text: Text, seen: Tensor | None = None) -> Tensor | None:
-        """What the latents are thought to be before any is drawn, (B V, S, R, W, C) normalised; None without a glance.
+        """What the latents are thought to be before any is drawn, (B V, 1, R, W, C) normalised; None without a guess.
 
         Args:
             frames, text: as of :meth:`plan`.
             seen: (B, F) instead of looking.
         """
-        if not self.config.colours:
+        if self.first is None:
             return None
-        seen = self.glance(frames) if seen is None else seen
-        tokens = rearrange(
-            self.places(self.perceptron(seen, text.pooled())), "b (v l c) -> (b v) l c", v=len(self.config.views), c=TOKEN
-        )
-        return self.flow.to_grid(self.guesses(tokens))
+        seen = self.first.glance(frames) if seen is None else seen
+        return rearrange(self.normalize(self.first(seen, text.pooled())), "b v ... -> (b v) ...")
 
     def loss(
         self,
@@ -127,8 +117,8 @@ class RobotPlanner(nn.Module):
         pokes, mask = _no_pokes(len(frames) * views, frames.device)
         flat = rearrange(latents, "b v ... -> (b v) ...")
         flat_frames = rearrange(frames, "b v ... -> (b v) ...")
-        if self.config.colours:
-            seen = noisy(self.glance(frames) if seen is None else seen, self.config.noise, generator)
+        if self.first is not None:
+            seen = noisy(self.first.glance(frames) if seen is None else seen, self.config.noise, generator)
         guess = self.guess(frames, text, seen)
         terms = self.flow.loss(flat, flat_frames, pokes, mask, None, generator, text.repeat(views), guess)
         return {"loss": terms["flow"]}

@@ -5,7 +5,8 @@
 
     stage    what it makes                                                          needs
     demos    shards of successful episodes of scripted experts, slightly disturbed  a simulator and a renderer
-    planner  motion latents of every view from pictures and a sentence              demos, the shipped autoencoder
+    guess    motion latents of every view, regressed from a glance and a sentence   demos, the shipped autoencoder
+    planner  the same, drawn: a flow matcher that adds to the guess                 demos, guess, the shipped autoencoder
     cloning  the baseline: action chunks from pictures, sentence, proprioception    demos
     policy   the same from the planner's tracks as well                             demos, planner
 
@@ -34,6 +35,7 @@ from kinelib.learning.profiles import Profile, profile
 from kinelib.learning.text import TextEncoder, TextTable, text_table
 from kinelib.robots.action_net import ActionNet, ActionNetConfig
 from kinelib.robots.demonstrations import make_demonstrations
+from kinelib.robots.motion_guess import MotionGuess, MotionGuessConfig
 from kinelib.robots.robot_data import RobotSet, demonstrated_tasks, load_set, with_latents
 from kinelib.robots.robot_planner import SMALL, RobotPlanner, RobotPlannerConfig
 from kinelib.robots.suites import Suite, find_suite
@@ -43,8 +45,8 @@ from kinelib.zipmo.flow_matcher import FlowMatcher, FlowMatcherConfig
 from kinelib.zipmo.pretrained import SHIPPED as OPEN_DOMAIN
 from kinelib.zipmo.train import copy_shared
 
-STAGES = ("demos", "planner", "cloning", "policy")
-SHIPPED_STAGES = ("planner", "cloning", "policy")
+STAGES = ("demos", "guess", "planner", "cloning", "policy")
+SHIPPED_STAGES = STAGES[1:]  # the guess is part of the planner's checkpoint
 PLAN_STEPS = 5  # Euler steps of the plans a policy is trained with; half as many as in use, for there are thousands
 LICENCE = (
     "CC BY-NC 4.0: the demonstrations are our own simulation, but planner and latents start from the shipped open-domain "
@@ -59,7 +61,7 @@ class Size:
     tasks: int  # of the suite's list, from its beginning
     demos: int  # of each
     labelled: int  # of those, the first ones, whose actions policy and cloning learn
-    budget: dict[str, dict[str, float]]  # training seconds or steps of planner, cloning and policy
+    budget: dict[str, dict[str, float]]  # training seconds or steps of every stage
     batch: dict[str, int]  # examples a step
     learning_rate: float = 2e-3  # peak; the planner, which begins trained, takes half
 
@@ -69,22 +71,27 @@ SIZES = {
         2,
         10,
         5,
-        {"planner": {"seconds": 10.0}, "cloning": {"steps": 400}, "policy": {"steps": 400}},
-        {"planner": 8, "cloning": 32, "policy": 32},
+        {"guess": {"steps": 300}, "planner": {"seconds": 10.0}, "cloning": {"steps": 400}, "policy": {"steps": 400}},
+        {"guess": 64, "planner": 8, "cloning": 32, "policy": 32},
     ),
     Profile.LAB: Size(
         10,
         80,
         20,
-        {"planner": {"seconds": 1200.0}, "cloning": {"steps": 10_000}, "policy": {"steps": 10_000}},
-        {"planner": 16, "cloning": 64, "policy": 64},
+        {
+            "guess": {"steps": 6000},
+            "planner": {"seconds": 900.0},
+            "cloning": {"steps": 10_000},
+            "policy": {"steps": 10_000},
+        },
+        {"guess": 128, "planner": 16, "cloning": 64, "policy": 64},
     ),
     Profile.PAPER: Size(
         50,
         50,
         10,
-        dict.fromkeys(("planner", "cloning", "policy"), {"seconds": 86_400.0}),
-        {"planner": 64, "cloning": 256, "policy": 256},
+        dict.fromkeys(("guess", "planner", "cloning", "policy"), {"seconds": 86_400.0}),
+        {"guess": 256, "planner": 64, "cloning": 256, "policy": 256},
         3e-4,
     ),
 }
@@ -139,7 +146,7 @@ def train_stage(
     """Trains one stage and saves its checkpoint in `out`/<stage>.
 
     Args:
-        stage: "planner", "cloning" or "policy"; `demos` is made by :func:`demonstrate_stage`.
+        stage: "guess", "planner", "cloning" or "policy"; `demos` is made by :func:`demonstrate_stage`.
         profile_name: "smoke", "lab" or "paper".
         out: output folder; states and logs go to `out`/<stage>-training.
         resume: go on with an interrupted training, if there is one.
@@ -169,19 +176,28 @@ def train_stage(
     rate = size.learning_rate * (0.5 if stage == "planner" else 1)
     config = FitConfig(steps=steps, seconds=seconds, learning_rate=rate, ema_decay=0.995, seed=seed, log_every=20)
     demos, labelled = Path(demos or out / "demos"), size.labelled if labelled is None else labelled
-    which = {"skip": labelled} if stage == "planner" else {"per_task": labelled}
+    recorded = stage in ("guess", "planner")
+    which = {"skip": labelled} if recorded else {"per_task": labelled}
     which["tasks"] = None if tasks is None else list(tasks)
     data = load_set(demos, **which)
     table = text_table(data.sentences, TextEncoder(), out)
     torch.manual_seed(seed)
     looks = torch.Generator().manual_seed(seed)
-    if stage == "planner":
+    if recorded:
         autoencoder = checkpoints.load(Path(start or OPEN_DOMAIN) / "autoencoder", TrackAutoencoder, AutoencoderConfig)
         data = with_latents(data, demos, autoencoder.requires_grad_(False), **which, cache=out)
-        model = build_planner(data, name, None if start is None else Path(start) / "planner")
+    if stage == "guess":
+        shape = tuple(data.latents.shape[2:])
+        components = min(MotionGuessConfig.components, len(data.latents) // 2)
+        model = MotionGuess(MotionGuessConfig(data.views, shape, data.pictures.shape[2], components=components))
+        seen, wanted = model.glance.measure(data.pictures, looks), model.measure(data.latents.float())
+        draw, loss = guess_draw(data, sentence_vectors(table, data), seen, wanted, size.batch[stage]), own_loss
+    elif stage == "planner":
+        guess = checkpoints.load(out / "guess", MotionGuess, MotionGuessConfig)
+        model = build_planner(data, name, None if start is None else Path(start) / "planner", guess)
         model.measure_statistics(data.latents.float(), autoencoder)
-        seen = model.glance.measure(data.pictures, looks) if model.config.colours else None
-        draw, loss = planner_draw(model, data, table, seen, size.batch[stage]), planner_loss
+        seen = torch.cat([guess.glance(data.frames(rows)) for rows in torch.arange(len(data)).split(64)])
+        draw, loss = planner_draw(model, data, table, seen, size.batch[stage]), own_loss
     else:
         model = build_actions(stage, data, changes or {})
         seen = model.glance.measure(data.pictures, looks) if model.config.looks else None
@@ -195,7 +211,7 @@ def train_stage(
             plans = None
         model.measure_statistics(data.proprio, moves)
         draw = action_draw(data, sentence_vectors(table, data), seen, plans, moves, size.batch[stage])
-        loss = action_loss
+        loss = own_loss
     result = fit(
         model,
         draw,
@@ -213,10 +229,11 @@ def train_stage(
     return result
 
 
-def build_planner(data: RobotSet, name: Profile, start: Path | None) -> RobotPlanner:
-    """An untrained planner for a set's views, with what fits of an open-domain planner's weights."""
+def build_planner(data: RobotSet, name: Profile, start: Path | None, guess: MotionGuess) -> RobotPlanner:
+    """An untrained planner for a set's views, with its guess and what fits of an open-domain planner's weights."""
     flow = replace(SMALL, width=768, heads=12, depth=12, patch=1) if name is Profile.PAPER else SMALL
-    model = RobotPlanner(RobotPlannerConfig(data.views, data.every, data.window, flow))
+    model = RobotPlanner(RobotPlannerConfig(data.views, data.every, data.window, flow, guess.config))
+    model.first.load_state_dict(guess.state_dict())
     if start is not None:
         copy_shared(checkpoints.load(start, FlowMatcher, FlowMatcherConfig), model.flow)
     return model
@@ -280,7 +297,18 @@ def training_moves(
     return torch.cat(moves)
 
 
-def planner_draw(planner: RobotPlanner, data: RobotSet, table: TextTable, seen: Tensor | None, batch: int):
+def guess_draw(data: RobotSet, words: Tensor, seen: Tensor, wanted: Tensor, batch: int):
+    """Batches for the guess: windows, every one as likely."""
+
+    def draw(generator: torch.Generator) -> dict:
+        windows = torch.randint(len(data.starts), (batch,), generator=generator)
+        rows = data.starts[windows]
+        return {"seen": seen[rows], "words": words[data.said[rows]], "wanted": wanted[windows]}
+
+    return draw
+
+
+def planner_draw(planner: RobotPlanner, data: RobotSet, table: TextTable, seen: Tensor, batch: int):
     """Batches for the planner: windows, every one as likely."""
 
     def draw(generator: torch.Generator) -> dict:
@@ -288,15 +316,9 @@ def planner_draw(planner: RobotPlanner, data: RobotSet, table: TextTable, seen: 
         rows = data.starts[windows]
         shift, scale = planner.latent_shift.cpu(), planner.latent_scale.cpu()
         latents = (data.latents[windows].float() - shift) / scale
-        looked = None if seen is None else seen[rows]
-        return {"latents": latents, "frames": data.frames(rows), "text": table.pick(data.texts(rows)), "seen": looked}
+        return {"latents": latents, "frames": data.frames(rows), "text": table.pick(data.texts(rows)), "seen": seen[rows]}
 
     return draw
-
-
-def planner_loss(model: nn.Module, batch: dict, generator: torch.Generator) -> dict[str, Tensor]:
-    """The planner's loss on a drawn batch."""
-    return getattr(model, "module", model).loss(**batch, generator=generator)
 
 
 def action_draw(data: RobotSet, words: Tensor, seen: Tensor | None, plans: Tensor | None, moves: Tensor | None, batch: int):
@@ -321,8 +343,8 @@ def action_draw(data: RobotSet, words: Tensor, seen: Tensor | None, plans: Tenso
     return draw
 
 
-def action_loss(model: nn.Module, batch: dict, generator: torch.Generator) -> dict[str, Tensor]:
-    """The loss of policy or cloning on a drawn batch."""
+def own_loss(model: nn.Module, batch: dict, generator: torch.Generator) -> dict[str, Tensor]:
+    """A network's own loss on a drawn batch."""
     return getattr(model, "module", model).loss(**batch, generator=generator)
 
 

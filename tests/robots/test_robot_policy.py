@@ -90,7 +90,7 @@ def parts(reads: str) -> tuple[ActionNet, RobotPlanner]:
     sizes = dict(views=("front", "top"), frame_size=32, width=32, colours=3)
     network = ActionNet(ActionNetConfig(head=head, reads=reads, **sizes)).eval()
     flow = FlowMatcherConfig(latent_shape=(1, 8, 8, 4), frame_size=32, patch=4, width=20, image_width=8, depth=1, heads=2)
-    return network, RobotPlanner(RobotPlannerConfig(("front", "top"), 4, 16, flow, colours=3)).eval()
+    return network, RobotPlanner(RobotPlannerConfig(("front", "top"), 4, 16, flow)).eval()
 
 
 class Still:

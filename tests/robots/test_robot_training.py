@@ -11,9 +11,11 @@ import torch
 from einops import rearrange
 
 from kinelib.learning import checkpoints
+from kinelib.notation import ShapeError
 from kinelib.robots.demonstration_shards import DemonstrationError
 from kinelib.robots.demonstrations import DemonstrationConfig
 from kinelib.robots.evaluate import Row, evaluate_robots, tables
+from kinelib.robots.motion_guess import MotionGuess, MotionGuessConfig
 from kinelib.robots.other_plans import ExpertPlans, RandomPlans
 from kinelib.robots.robot_planner import RobotPlanner, RobotPlannerConfig
 from kinelib.robots.suites import Suite
@@ -88,29 +90,53 @@ def test_a_planner_learns_what_a_picture_shows():
     assert right.all()
 
 
-def test_a_guess_is_learnt_from_where_colours_are():
-    """A red square's height decides how far things move: the perceptron says it before anything is drawn."""
-    draw = torch.Generator().manual_seed(0)
-    torch.manual_seed(0)
-    model = planner().train()
-    height = torch.randint(0, 13, (256,), generator=draw)
-    pictures = torch.zeros(256, 2, 16, 16, 3, dtype=torch.uint8)
+def scenes(count: int = 256):
+    """A red square's height decides how far things move: pictures (count, 2, 16, 16, 3) and heights in [-1, 1]."""
+    height = torch.randint(0, 13, (count,), generator=torch.Generator().manual_seed(0))
+    pictures = torch.zeros(count, 2, 16, 16, 3, dtype=torch.uint8)
     for row, top in enumerate(height.tolist()):
         pictures[row, :, top : top + 3, 6:9, 0] = 255
-    seen = model.glance.measure(pictures, draw)
-    latents = (height / 6 - 1)[:, None, None, None, None, None].expand(256, 2, 1, 4, 4, 4)
-    frames = rearrange(pictures, "b v h w c -> b v c h w").float() / 127.5 - 1
-    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
-    for _ in range(60):
-        rows = torch.randint(256, (32,), generator=draw)
-        loss = model.loss(latents[rows], frames[rows], words(32), draw, seen[rows])["loss"]
+    return pictures, height / 6 - 1
+
+
+def trained_guess(pictures, latents) -> MotionGuess:
+    torch.manual_seed(0)
+    draw = torch.Generator().manual_seed(0)
+    model = MotionGuess(MotionGuessConfig(VIEWS, (1, 4, 4, 4), 16, colours=3, components=2, width=32))
+    seen, wanted = model.glance.measure(pictures, draw), model.measure(latents)
+    optimizer, said = torch.optim.Adam(model.parameters(), 3e-3), words(len(seen)).pooled()
+    for _ in range(150):
+        loss = model.loss(seen, said, wanted, draw)["loss"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    with torch.no_grad():
-        guess = model.eval().guess(frames, words(256)).mean(dim=(1, 2, 3, 4))
-    error = (rearrange(guess, "(b v) -> b v", v=2) - (height / 6 - 1)[:, None]).abs().mean()
-    assert error < 0.25, "knowing nothing is 0.54"
+    return model.eval().requires_grad_(False)
+
+
+def test_a_guess_is_learnt_from_where_colours_are_and_a_planner_starts_there():
+    pictures, height = scenes()
+    pattern = torch.randn(2, 1, 4, 4, 4, generator=torch.Generator().manual_seed(1))
+    latents = 3 + height[:, None, None, None, None, None] * pattern
+    model = trained_guess(pictures, latents)
+    frames = rearrange(pictures, "b v h w c -> b v c h w").float() / 127.5 - 1
+    guessed = model(model.glance(frames), words(256).pooled())
+    error = (guessed - latents).square().mean() / (latents - latents.mean(0)).square().mean()
+    assert error < 0.05, "knowing nothing is 1"
+    torch.manual_seed(0)
+    whole = RobotPlanner(RobotPlannerConfig(VIEWS, 4, 16, TINY, model.config)).eval()
+    whole.first.load_state_dict(model.state_dict())
+    for tensor in whole.flow.parameters():
+        torch.nn.init.zeros_(tensor)  # a flow matcher that adds nothing
+    plan = whole.plan(frames[:8], words(8), steps=4)
+    assert torch.allclose(plan, guessed[:8], atol=1e-4)
+
+
+def test_components_need_enough_latents():
+    model = MotionGuess(MotionGuessConfig(VIEWS, (1, 4, 4, 4), 16, components=8))
+    with pytest.raises(ShapeError, match="8 or more latents"):
+        model.measure(torch.zeros(7, 2, 1, 4, 4, 4))
+    with pytest.raises(ShapeError, match="8 or more latents"):
+        model.measure(torch.zeros(9, 2, 1, 4, 4, 3))
 
 
 def test_random_plans_are_of_the_planners_shape_and_change():
@@ -176,8 +202,8 @@ def test_every_stage_from_demonstrations_to_a_table(tmp_path, toy):
     shards = demonstrate_stage("smoke", tmp_path, suite=replace(suite, demos=replace(suite.demos, per_shard=2)), demos=4)
     assert [path.name for path in shards] == ["left-train-000.parquet", "right-train-000.parquet"]
     with pytest.raises(DemonstrationError, match="fewer than 6 train demonstrations of left, right"):
-        train_stage("planner", "smoke", tmp_path, steps=2)
-    for stage in ("planner", "cloning", "policy"):
+        train_stage("guess", "smoke", tmp_path, steps=2)
+    for stage in ("guess", "planner", "cloning", "policy"):
         result = train_stage(stage, "smoke", tmp_path, steps=2, labelled=2)
         assert result.steps == 2
         card = (tmp_path / stage / "card.md").read_text()
