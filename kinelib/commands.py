@@ -151,6 +151,10 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--real", type=Path, metavar="DIR", help="zipmo: folder of track shards of real video to mix in")
     train.add_argument("--captured", type=Path, metavar="DIR", help="kimodo, kinmo: folder of captured clips to mix in")
     train.add_argument("--start", type=Path, metavar="DIR", help="begin with the weights of earlier checkpoints")
+    train.add_argument("--demos", type=Path, metavar="DIR", help="robots: folder of demonstrations (default: OUT/demos)")
+    train.add_argument(
+        "--labelled", type=_at_least_one, metavar="N", help="robots: demonstrations a task whose actions are learnt"
+    )
     length = train.add_mutually_exclusive_group()
     length.add_argument("--steps", type=_at_least_one, help="train for this many steps")
     length.add_argument("--seconds", type=_positive, help="train for this long")

@@ -323,7 +323,7 @@ def train_stage(
     )
     if not result.stopped_early and int(os.environ.get("RANK", 0)) == 0:
         budget = {"steps": steps, "seconds": config.seconds, "seed": seed, "start": start and "DIR"}
-        card = stage_card(stage, name, motions, result, budget)
+        card = stage_card(stage, name, motions, result, budget, None if start is None else Path(start) / stage)
         extra = {"smooth_root": stage != "no-smooth-root", "data_share": data_share}
         checkpoints.save(out / stage, model, card=card, extra=extra, overwrite=True, half=True)
     return result
@@ -334,7 +334,9 @@ def _parts(clips: int) -> tuple[tuple[int, str], tuple[int, str]]:
     return (clips, "train"), (max(8, clips // 16), "test")
 
 
-def stage_card(stage: str, name: Profile, motions: MotionSet, result: FitResult, options: dict) -> str:
+def stage_card(
+    stage: str, name: Profile, motions: MotionSet, result: FitResult, options: dict, begun: Path | None = None
+) -> str:
     """The checkpoint's card.
 
     Args:
@@ -342,6 +344,7 @@ def stage_card(stage: str, name: Profile, motions: MotionSet, result: FitResult,
         motions: the training set.
         result: of the training.
         options: of the command; None = not given.
+        begun: folder of the checkpoint that training began with.
     """
     counts = {source: motions.sources.count(source) for source in dict.fromkeys(motions.sources)}
     said = [f"{count} clips of {source}" for source, count in counts.items() if source != "procedural"]
@@ -358,7 +361,7 @@ def stage_card(stage: str, name: Profile, motions: MotionSet, result: FitResult,
     return checkpoints.write_card(
         f"Kimodo {stage} ({name})",
         data=f"{' and '.join(said)}; {minutes:.0f} minutes at {FPS:g} frames a second, mirrored and turned.{start}",
-        licence=licence,
+        licence=checkpoints.inherited_licence(licence, begun),
         command=f"python -m kinelib train kimodo --stage {stage} --profile {name}{given}",
         metrics=metrics,
     )

@@ -37,6 +37,7 @@ from kinelib.kinmo.reasoner import Reasoner
 from kinelib.kinmo.sentences import SentenceBank
 from kinelib.kinmo.token_sets import TokenSet, token_set
 from kinelib.kinmo.tokenizer_training import train_tokenizer
+from kinelib.learning import checkpoints
 from kinelib.learning.fit import FitResult
 from kinelib.learning.profiles import Profile, profile
 from kinelib.learning.text import TextEncoder
@@ -229,7 +230,9 @@ def _train_generator(
     held_out = token_set(data.held_out, data.bank, tokenizer, aligner, **alone)
     own = dict(config=size.generator, loss=size.loss, batch=size.generator_batch, learning_rate=size.generator_rate)
     earlier = start and load_generator(stage, start)
-    own |= dict(codes=tokenizer.config.codes, name=stage, start=earlier, **_facts(data.train, stage, name))
+    facts = _facts(data.train, stage, name)
+    facts["licence"] = checkpoints.inherited_licence(facts["licence"], start and Path(start) / stage)
+    own |= dict(codes=tokenizer.config.codes, name=stage, start=earlier, **facts)
     return train_generator(_tokens(stage, out, size, data, cache), held_out, out, **own | options)[1]
 
 

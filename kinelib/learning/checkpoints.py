@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import typing
@@ -161,6 +162,29 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     if not isinstance(description, dict) or any(not isinstance(description.get(k), kind) for k, kind in keys.items()):
         raise CheckpointError(f"{folder / CONFIG} is not a kinelib checkpoint's config: it needs {', '.join(keys)}.")
     return description
+
+
+def inherited_licence(licence: str, start: str | Path | None) -> str:
+    """The licence of weights whose training began with other weights: a free one only if theirs is free too.
+
+    Args:
+        licence: what the training data alone would ask for.
+        start: folder of the checkpoint that training began with; None: from random weights.
+
+    Raises:
+        CheckpointError: when that checkpoint has no card that names a licence; nobody may then say what is allowed.
+    """
+    if start is None:
+        return licence
+    path = Path(start) / CARD
+    found = re.search(r"^\*\*Licence\.\*\* (.+)$", path.read_text(), re.MULTILINE) if path.is_file() else None
+    if found is None:
+        raise CheckpointError(f"{path} names no licence, and weights that begin there carry it; add its card.")
+    theirs = found.group(1).strip()
+    if theirs == licence or theirs.startswith("MIT"):
+        return licence
+    carried = f"{theirs} (Of the weights that training began with.)"
+    return carried if licence.startswith("MIT") else f"{licence} And {carried}"
 
 
 def write_card(

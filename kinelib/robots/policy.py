@@ -1,8 +1,9 @@
 """`RobotPolicy`: looks, plans, and acts; what rollouts call (ZipMo, robot policy).
 
-Every `replan` actions the policy looks at the world again. It draws a plan (motion latents of every view, ten Euler steps),
-its network answers with a chunk of actions, and what this chunk and the older ones say about the next `replan` actions is
-blended by temporal ensembling. The release looks and plans at every action; so does this with replan = 1.
+Every `replan` actions the policy looks at the world again. It makes a plan (motion latents of every view), its network
+answers with a chunk of actions, and what this chunk and the older ones say about the next `replan` actions is blended by
+temporal ensembling. The release looks and plans at every action; so does this with replan = 1. It draws plans in ten Euler
+steps; a plan that is acted on takes one here, which is the mean of all plans (`ACTING_STEPS`).
 
 Open loop means that the plan is drawn once, when the episode begins; pictures and proprioception are still looked at.
 Instead of the planner's, plans may come from anywhere (`plans`): random latents and the expert's own future are baselines.
@@ -26,7 +27,7 @@ from kinelib.notation import cell_centres
 from kinelib.robots.action_net import ActionNet
 from kinelib.robots.ensembling import TemporalEnsemble
 from kinelib.robots.robot_data import model_pictures
-from kinelib.robots.robot_planner import STEPS, RobotPlanner
+from kinelib.robots.robot_planner import ACTING_STEPS, STEPS, RobotPlanner
 from kinelib.robots.worlds import Observation
 from kinelib.tracks.tracks import Tracks
 from kinelib.zipmo.autoencoder import TrackAutoencoder
@@ -43,7 +44,7 @@ class RobotPolicy:
         autoencoder: decodes plans into tracks, for :meth:`plan` and for a network that reads tracks.
         replan: actions from look to look, 1 to H and a divisor of H.
         closed_loop: plan at every look; False plans once an episode.
-        steps: Euler steps of a plan.
+        steps: Euler steps of a plan that is acted on.
         plans: provides latents instead of the planner.
         discount: of temporal ensembling.
         seed: of the planner's noise; an episode always begins with it.
@@ -61,7 +62,7 @@ class RobotPolicy:
         *,
         replan: int = 8,
         closed_loop: bool = True,
-        steps: int = STEPS,
+        steps: int = ACTING_STEPS,
         plans: Plans | None = None,
         discount: float = 0.99,
         seed: int = 0,
@@ -122,23 +123,32 @@ class RobotPolicy:
         return model_pictures(pictures, size)[None]
 
     @torch.no_grad()
-    def latents(self, observation: Observation, frames: Tensor | None = None) -> Tensor:
-        """A plan as the network reads it, (1, V, 1, R, W, C); raises ValueError where there is no planner."""
+    def latents(self, observation: Observation, frames: Tensor | None = None, steps: int | None = None) -> Tensor:
+        """A plan, (1, V, 1, R, W, C) normalised; raises ValueError where there is no planner.
+
+        Args:
+            observation: of the world now.
+            frames: of it, where they are known already.
+            steps: instead of the policy's own.
+        """
         frames = self.frames(observation) if frames is None else frames
         if self.plans is not None:
             return self.plans(observation, frames)
         if self.planner is None:
             raise ValueError("this policy does not plan; load one of kind 'policy'.")
-        return self.planner.plan(frames, self._tokens(observation.text), steps=self.steps, seed=self._noise)
+        return self.planner.plan(frames, self._tokens(observation.text), steps=steps or self.steps, seed=self._noise)
 
     @torch.no_grad()
-    def plan(self, observation: Observation, *, side: int = 16, num_frames: int = 17) -> dict[str, Tracks]:
+    def plan(
+        self, observation: Observation, *, side: int = 16, num_frames: int = 17, steps: int = STEPS
+    ) -> dict[str, Tracks]:
         """What the policy means to happen, as tracks of a grid of points in every view; draws a plan anew.
 
         Args:
             observation: of the world now.
             side: side x side points.
             num_frames: T, evenly over the actions a plan looks ahead.
+            steps: Euler steps: 1 is the mean of all plans, more draw one of them.
 
         Returns:
             view -> Tracks with B = 1.
@@ -149,7 +159,7 @@ class RobotPolicy:
         if self.planner is None or self.autoencoder is None:
             raise ValueError("plans are decoded by a planner and its autoencoder; load a policy of kind 'policy'.")
         frames = self.frames(observation)
-        latents = self.latents(observation, frames)
+        latents = self.latents(observation, frames, steps)
         xy = self.planner.decode(latents, frames, cell_centres(side, side), self.autoencoder, num_frames)
         facts = {"source": observation.text, "tracker": "planner"}
         return {view: Tracks(xy[:, number], provenance=facts | {"view": view}) for number, view in enumerate(self.views)}

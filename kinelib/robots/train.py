@@ -37,7 +37,7 @@ from kinelib.robots.action_net import ActionNet, ActionNetConfig
 from kinelib.robots.demonstrations import make_demonstrations
 from kinelib.robots.motion_guess import MotionGuess, MotionGuessConfig
 from kinelib.robots.robot_data import RobotSet, demonstrated_tasks, load_set, with_latents
-from kinelib.robots.robot_planner import SMALL, RobotPlanner, RobotPlannerConfig
+from kinelib.robots.robot_planner import ACTING_STEPS, SMALL, RobotPlanner, RobotPlannerConfig
 from kinelib.robots.suites import Suite, find_suite
 from kinelib.robots.worlds import check_known
 from kinelib.zipmo.autoencoder import AutoencoderConfig, TrackAutoencoder
@@ -47,7 +47,6 @@ from kinelib.zipmo.train import copy_shared
 
 STAGES = ("demos", "guess", "planner", "cloning", "policy")
 SHIPPED_STAGES = STAGES[1:]  # the guess is part of the planner's checkpoint
-PLAN_STEPS = 5  # Euler steps of the plans a policy is trained with; half as many as in use, for there are thousands
 LICENCE = (
     "CC BY-NC 4.0: the demonstrations are our own simulation, but planner and latents start from the shipped open-domain "
     "autoencoder and planner, which saw real videos of a non-commercial repository."
@@ -264,7 +263,7 @@ def training_plans(
     """What a planner says at the beginning of every window: (W, V, 1, R, C, D) float16, normalised."""
     path = None
     if cache is not None:
-        digest = hashlib.sha256(data.starts.numpy().tobytes() + data.proprio.numpy().tobytes())
+        digest = hashlib.sha256(bytes([ACTING_STEPS]) + data.starts.numpy().tobytes() + data.proprio.numpy().tobytes())
         for tensor in planner.state_dict().values():
             digest.update(tensor.contiguous().numpy().tobytes())
         path = cache / f"plans-{digest.hexdigest()[:16]}.safetensors"
@@ -272,7 +271,7 @@ def training_plans(
             return load_file(path)["plans"]
     noise = torch.Generator().manual_seed(seed)
     plans = [
-        planner.plan(data.frames(rows), table.pick(data.texts(rows)), steps=PLAN_STEPS, seed=noise).half()
+        planner.plan(data.frames(rows), table.pick(data.texts(rows)), steps=ACTING_STEPS, seed=noise).half()
         for rows in data.starts.split(32)
     ]
     if path is not None:

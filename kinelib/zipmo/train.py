@@ -281,12 +281,14 @@ def train_stage(
             model.measure_statistics(raw_latents(sources.scenes.pick(torch.arange(min(4096, size.scenes))), model))
         half = stage != "autoencoder"  # whose small error is decoded; the others are three times as large
         budget = {"steps": steps, "seconds": config.seconds, "seed": seed, "start": start and "DIR"}
-        card = stage_card(stage, name, *amounts, result, budget)
+        card = stage_card(stage, name, *amounts, result, budget, None if start is None else Path(start) / stage)
         checkpoints.save(out / stage, model, card=card, overwrite=True, half=half)
     return result
 
 
-def stage_card(stage: str, name: Profile, scenes: int, real: int, result: FitResult, options: dict) -> str:
+def stage_card(
+    stage: str, name: Profile, scenes: int, real: int, result: FitResult, options: dict, begun: Path | None = None
+) -> str:
     """The checkpoint's card, before anything is measured on held-out data.
 
     Args:
@@ -294,6 +296,7 @@ def stage_card(stage: str, name: Profile, scenes: int, real: int, result: FitRes
         scenes, real: how many procedural scenes and windows of real video it saw.
         result: of the training.
         options: of the command; None = not given.
+        begun: folder of the checkpoint that training began with.
     """
     videos = f"{real} windows of real video tracked by Lucas-Kanade" if real else "no real video"
     licence = "CC BY-NC 4.0, since the real videos come from a non-commercial repository." if real else "MIT."
@@ -303,7 +306,7 @@ def stage_card(stage: str, name: Profile, scenes: int, real: int, result: FitRes
     return checkpoints.write_card(
         f"ZipMo {stage} ({name})",
         data=f"{scenes} procedural scenes (kinelib.tracks.scenes, seed {TRAIN_SEED}) and {videos}.{start}",
-        licence=licence,
+        licence=checkpoints.inherited_licence(licence, begun),
         command=f"python -m kinelib train zipmo --stage {stage} --profile {name}{given}",
         metrics={"steps": float(result.steps), "seconds": result.seconds, "final loss": float(result.losses[-1]["loss"])},
     )

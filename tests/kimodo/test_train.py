@@ -233,6 +233,12 @@ def test_captured_motion_is_mixed_in_and_its_licence_kept(small, monkeypatch, tm
     train.train_stage("procedural", **small)
     card = (small["out"] / "denoiser" / "card.md").read_text()
     assert f"4 clips of {CAPTURED}" in card and "CC BY-NC 4.0" in card
+    # Weights that begin with those carry their licence, whatever they are trained on afterwards.
+    monkeypatch.delenv("KINELIB_DATA")
+    later = small | {"out": small["out"] / "later"}
+    train.train_stage("denoiser", start=small["out"], **later)
+    card = (later["out"] / "denoiser" / "card.md").read_text()
+    assert CAPTURED not in card and "**Licence.** CC BY-NC 4.0" in card
     free = (small["out"] / "procedural" / "card.md").read_text()
     assert "CC BY-NC" not in free and CAPTURED not in free
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from kinelib.learning import checkpoints
-from kinelib.learning.checkpoints import CheckpointError, load, read_config, save, write_card
+from kinelib.learning.checkpoints import CheckpointError, inherited_licence, load, read_config, save, write_card
 
 
 @dataclass(frozen=True)
@@ -337,3 +337,17 @@ def test_half_stores_matrices_as_float16_and_nothing_else(tmp_path, net):
     for name, tensor in net.state_dict().items():
         assert again.state_dict()[name].dtype == tensor.dtype
         torch.testing.assert_close(again.state_dict()[name], tensor, rtol=1e-3 if name in matrices else 0, atol=1e-7)
+
+
+def test_a_licence_stays_with_the_weights(tmp_path):
+    card = lambda licence: write_card("a", data="b", licence=licence, command="c", metrics={}, commit="d")
+    (tmp_path / "card.md").write_text(card("CC BY-NC 4.0, since the clips are under it."))
+    assert inherited_licence("MIT.", None) == "MIT."
+    assert inherited_licence("MIT.", tmp_path).startswith("CC BY-NC 4.0, since the clips are under it. (Of the weights")
+    both = inherited_licence("CC BY-SA 4.0.", tmp_path)
+    assert "CC BY-SA" in both and "CC BY-NC" in both
+    (tmp_path / "card.md").write_text(card("MIT."))
+    assert inherited_licence("MIT.", tmp_path) == "MIT."
+    (tmp_path / "card.md").unlink()
+    with pytest.raises(CheckpointError, match="names no licence"):
+        inherited_licence("MIT.", tmp_path)
