@@ -32,7 +32,7 @@ Results land in runs/<profile>/NN_slug/. exit status: 0 done, 1 a notebook faile
   python -m kinelib train kimodo --stage procedural              weights without a licence to mind
 
   python -m kinelib train kinmo                                  aligner, tokenizer, generator, flat baseline, control
-  python -m kinelib robots demos; python -m kinelib train robots planner, cloning, policy from scripted demonstrations
+  python -m kinelib robots demos; python -m kinelib train robots guess, planner, cloning, policy from scripted demonstrations
 
 Stages of zipmo: autoencoder, planner, regression, direct, autoregressive, video.
 Stages of kimodo: denoiser, procedural, evaluator, and the ablations one-stage, global-root, no-curriculum, no-smooth-root,
