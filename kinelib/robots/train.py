@@ -183,20 +183,20 @@ def train_stage(
     torch.manual_seed(seed)
     looks = torch.Generator().manual_seed(seed)
     if recorded:
-        autoencoder = checkpoints.load(Path(start or OPEN_DOMAIN) / "autoencoder", TrackAutoencoder, AutoencoderConfig)
-        data = with_latents(data, demos, autoencoder.requires_grad_(False), **which, cache=out)
+        autoencoder = _autoencoder(start)
+        data = with_latents(data, demos, autoencoder, **which, cache=out)
     if stage == "guess":
         shape = tuple(data.latents.shape[2:])
         components = min(MotionGuessConfig.components, len(data.latents) // 2)
         model = MotionGuess(MotionGuessConfig(data.views, shape, data.pictures.shape[2], components=components))
         seen, wanted = model.glance.measure(data.pictures, looks), model.measure(data.latents.float())
-        draw, loss = guess_draw(data, sentence_vectors(table, data), seen, wanted, size.batch[stage]), own_loss
+        draw = guess_draw(data, sentence_vectors(table, data), seen, wanted, size.batch[stage])
     elif stage == "planner":
         guess = checkpoints.load(out / "guess", MotionGuess, MotionGuessConfig)
         model = build_planner(data, name, None if start is None else Path(start) / "planner", guess)
         model.measure_statistics(data.latents.float(), autoencoder)
         seen = torch.cat([guess.glance(data.frames(rows)) for rows in torch.arange(len(data)).split(64)])
-        draw, loss = planner_draw(model, data, table, seen, size.batch[stage]), own_loss
+        draw = planner_draw(model, data, table, seen, size.batch[stage])
     else:
         model = build_actions(stage, data, changes or {})
         seen = model.glance.measure(data.pictures, looks) if model.config.looks else None
@@ -205,16 +205,14 @@ def train_stage(
             planner = checkpoints.load(out / "planner", RobotPlanner, RobotPlannerConfig).requires_grad_(False)
             plans = training_plans(planner, data, table, cache=out)
         if model.config.reads == "tracks":
-            autoencoder = checkpoints.load(Path(start or OPEN_DOMAIN) / "autoencoder", TrackAutoencoder, AutoencoderConfig)
-            moves = training_moves(model, planner, autoencoder.requires_grad_(False), data, plans, seen)
+            moves = training_moves(model, planner, _autoencoder(start), data, plans, seen)
             plans = None
         model.measure_statistics(data.proprio, moves)
         draw = action_draw(data, sentence_vectors(table, data), seen, plans, moves, size.batch[stage])
-        loss = own_loss
     result = fit(
         model,
         draw,
-        loss,
+        own_loss,
         config,
         out / f"{stage}-training",
         resume=resume,
@@ -226,6 +224,12 @@ def train_stage(
         card = stage_card(stage, name, data, result, budget)
         checkpoints.save(out / stage, model, card=card, overwrite=True, half=True)
     return result
+
+
+def _autoencoder(start: str | Path | None) -> TrackAutoencoder:
+    """The frozen autoencoder of the open domain: of a folder of checkpoints, or the shipped one."""
+    folder = Path(start or OPEN_DOMAIN) / "autoencoder"
+    return checkpoints.load(folder, TrackAutoencoder, AutoencoderConfig).requires_grad_(False)
 
 
 def build_planner(data: RobotSet, name: Profile, start: Path | None, guess: MotionGuess) -> RobotPlanner:

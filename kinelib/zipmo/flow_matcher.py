@@ -97,8 +97,7 @@ class FlowMatcher(nn.Module):
         p = self.config.patch
         return rearrange(grid, "b s (r p) (w q) c -> b (s r w) (p q c)", p=p, q=p)
 
-    def to_grid(self, tokens: Tensor) -> Tensor:
-        """(B, L, p p C) as latents (B, S, R, W, C), L merged patches of p x p cells."""
+    def _to_grid(self, tokens: Tensor) -> Tensor:
         slices, rows, columns, _ = self.config.latent_shape
         p = self.config.patch
         sizes = dict(s=slices, r=rows // p, w=columns // p, p=p, q=p)
@@ -136,7 +135,7 @@ class FlowMatcher(nn.Module):
         for i, block in enumerate(self.blocks):
             tokens = block(tokens, time, (contexts[2 * i], contexts[2 * i + 1]), keep)
         noisy = x_t * self.keep_noisy(time)[:, None, None, None]
-        output = self.to_grid(self.latents_out(self.norm(tokens))) + follow + noisy
+        output = self._to_grid(self.latents_out(self.norm(tokens))) + follow + noisy
         return output if self.config.objective == "clean" else x_t - over_batch(t, x_t) * output
 
     def velocity(self, x_t: Tensor, t: Tensor, prepared: Prepared) -> Tensor:

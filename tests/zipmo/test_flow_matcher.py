@@ -33,7 +33,7 @@ def test_patches_are_cut_and_put_together_again():
         grid = torch.randn(2, slices, 4, 4, 8)
         tokens = model._to_tokens(grid)
         assert tokens.shape == (2, slices * 16 // patch**2, 8 * patch**2)
-        assert torch.equal(model.to_grid(tokens), grid)
+        assert torch.equal(model._to_grid(tokens), grid)
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 16])
