@@ -31,6 +31,7 @@ from kinelib.bodies.low_pass import filter_matrices
 from kinelib.kimodo.diffusion import signal_amplitude
 from kinelib.kimodo.encoder import EncoderLayer, Stage, StageConditions, sinusoids
 from kinelib.kimodo.spreading import RootPull, root_pull
+from kinelib.learning.whitening import Whitening
 from kinelib.notation import ShapeError, check_shape
 
 FLOOR = 0.1  # of the mean variance of sentence vectors, added to every direction's before it is divided by
@@ -156,10 +157,7 @@ class TwoStageDenoiser(nn.Module):
                 if isinstance(stage, Stage):
                     nn.init.zeros_(stage.features_out.weight)
                     nn.init.zeros_(stage.features_out.bias)
-        if config.whiten_text:
-            self.register_buffer("text_mean", torch.zeros(config.text_width, device="cpu"))
-            # Not learned, but a matrix of weights to a checkpoint, which keeps those as float16.
-            self.text_map = nn.Parameter(torch.eye(config.text_width, device="cpu"), requires_grad=False)
+        self.whitening = Whitening(config.text_width) if config.whiten_text else None
         # On the CPU by name: numbers that are not learned exist even when the network is built on the meta device.
         self.statistics = Statistics(torch.zeros(features, device="cpu"), torch.ones(features, device="cpu"))
         self.local_statistics = Statistics(torch.zeros(LOCAL_ROOT, device="cpu"), torch.ones(LOCAL_ROOT, device="cpu"))
@@ -181,29 +179,13 @@ class TwoStageDenoiser(nn.Module):
         """Measures how sentence vectors are to be decorrelated; nothing for a network that takes them as they are.
 
         Args:
-            vectors: (N, text_width) of the different training prompts, N >= 2. Directions with less than `FLOOR` of the mean
-                variance are not blown up to one.
+            vectors: (N, text_width) of the different training prompts, N >= 2.
 
         Raises:
-            ShapeError: for vectors of another width, or a single one.
+            As :meth:`Whitening.measure`.
         """
-        if not self.config.whiten_text:
-            return
-        count = check_shape("vectors", vectors, f"N {self.config.text_width}")["N"]
-        if count < 2:
-            raise ShapeError("a covariance needs the vectors of at least two different prompts; got one.")
-        vectors = vectors.double()
-        variances, axes = torch.linalg.eigh(torch.cov(vectors.T))
-        scales = (variances.clamp_min(0) + FLOOR * variances.mean()).rsqrt()
-        self.text_mean.copy_(vectors.mean(0))
-        self.text_map.data.copy_(axes * scales @ axes.T)
-
-    def _whitened(self, text: Tensor) -> Tensor:
-        """Sentence vectors as the network reads them; zeros, which are no text, stay zeros."""
-        if not self.config.whiten_text:
-            return text
-        said = (text != 0).any(-1, keepdim=True)
-        return torch.where(said, (text - self.text_mean) @ self.text_map, 0.0)
+        if self.whitening is not None:
+            self.whitening.measure(vectors, FLOOR)
 
     def set_dropout(self, share: float) -> None:
         """Changes the share dropped in training, which the paper does between its phases."""
@@ -258,7 +240,7 @@ class TwoStageDenoiser(nn.Module):
             first_heading = torch.zeros_like(facing)
             target = None if mask is None else turned(target, -facing, self.layout)
         stages = [self.whole] if config.stages == 1 else [self.root, self.body]
-        text = self._whitened(text)
+        text = text if self.whitening is None else self.whitening(text)
         conditions = [stage.prepare(text, first_heading, frames, mask, valid) for stage in stages]
         matrices = lambda width: filter_matrices(lengths, frames, width).to(own) if width else None
         filters = matrices(config.root_filter), matrices(config.body_filter)

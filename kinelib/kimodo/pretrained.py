@@ -33,7 +33,7 @@ def load_denoiser(stage: str = "denoiser", folder: str | Path | None = None) -> 
 
 
 # What bytes are too coarse for: the map that decorrelates sentences, whose rows span magnitudes, and two small ones.
-EXACT = ("text_map", "gains.weight", "root.features_out.weight")
+EXACT = ("whitening.map", "gains.weight", "root.features_out.weight")
 
 
 def compress_denoiser(folder: str | Path) -> None:

@@ -35,8 +35,8 @@ from kinelib.bodies.feature_statistics import Statistics
 from kinelib.bodies.features import frame_mask, hold_last
 from kinelib.bodies.humanml3d import SIZE
 from kinelib.bodies.tmr import Gaussian, MotionDecoder, SequenceEncoder, TMRConfig, info_nce, kl_losses, similarity
-from kinelib.kinmo.sentences import Whitening
 from kinelib.learning.text import WIDTH
+from kinelib.learning.whitening import Whitening
 from kinelib.notation import check_shape
 
 SLOTS = {"global": 1, "group": 6, "interaction": 15}  # sentences of each level
@@ -142,7 +142,7 @@ class HierarchicalAligner(nn.Module):
         self.config = config = AlignerConfig() if config is None else config
         network = config.network()
         self.statistics = Statistics(size=SIZE)
-        self.whitening = nn.ModuleDict({level: Whitening() for level in config.levels})
+        self.whitening = nn.ModuleDict({level: Whitening(WIDTH) for level in config.levels})
         self.motion_encoder = SequenceEncoder(network.motion_channels, network)
         self.motion_decoder = MotionDecoder(network)
         if config.flat:

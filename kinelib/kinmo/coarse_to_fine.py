@@ -145,7 +145,7 @@ def read_texts(aligner: HierarchicalAligner, texts: Mapping[str, Tensor]) -> Con
     means = torch.stack([level.mean for level in levels], 1)
     of_groups = lambda one: one.states * one.mask[..., None] if one.mask.shape[1] == len(GROUPS) else pair_means(*one[1:])
     states = [of_groups(level) for level in levels[1:]]
-    return conditions(means, torch.stack(states, 1) if states else None)
+    return conditions(means, torch.stack(states, 1) if states else None, said=texts.get("groups"))
 
 
 def generate(

@@ -13,7 +13,6 @@ Shapes: B clips, T = 4 L frames, L times, G streams, W channels of the transform
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -71,7 +70,7 @@ class ControlBranch(nn.Module):
     def of(cls, generator: MaskedMotionGenerator) -> ControlBranch:
         """A branch that begins as a copy of a generator's base."""
         branch = cls(BranchConfig(generator.config))
-        branch.trunk = copy.deepcopy(generator.base)
+        branch.trunk.layers.load_state_dict(generator.base.layers.state_dict())
         branch.table.data.copy_(generator.table[0].detach())
         branch.read_codes.load_state_dict(generator.read_base.state_dict())
         return branch.requires_grad_(True)
@@ -91,7 +90,7 @@ class ControlBranch(nn.Module):
         visible = torch.arange(codes.shape[1], device=codes.device) < lengths[:, None].to(codes.device)
         found: list[Tensor] = []
         for layer, link in zip(self.trunk.layers, self.links, strict=True):
-            x = layer(x, src_key_padding_mask=~visible)
+            x = layer(x, ~visible)
             found.append(link(x))
         return found
 

@@ -107,6 +107,8 @@ def fitting(config: GeneratorConfig, motions: TokenSet, codes: int) -> Generator
     _, times, streams, codebooks = motions.codes.shape
     levels, width = motions.means.shape[2:]
     dictated = {"streams": streams, "codebooks": codebooks, "codes": codes, "levels": levels, "text_width": width}
+    if config.sentence_width:
+        dictated["sentence_width"] = motions.sentences.shape[1]
     return replace(config, **dictated, longest=times)
 
 
@@ -164,7 +166,9 @@ def train_generator(
     seconds = 1500.0 if seconds is None and steps is None else seconds
     torch.manual_seed(seed)
     model = MaskedMotionGenerator(fitting(config or GeneratorConfig(), motions, codes))
-    model.set_text_statistics(motions.means.flatten(0, 1), motions.states.flatten(0, 1))
+    sentences = motions.sentences[motions.said.unique().long()]
+    sentences = sentences[(sentences != 0).any(-1)]  # no text is no sentence
+    model.set_text_statistics(motions.means.flatten(0, 1), motions.states.flatten(0, 1), sentences)
     if start is not None:
         own = model.state_dict()
         earlier = {key: one for key, one in start.state_dict().items() if key in own and own[key].shape == one.shape}

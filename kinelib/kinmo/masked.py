@@ -15,6 +15,10 @@ Departures from the paper, which is silent on most of it:
   - from the second level on every group's own state is read, and at the third the mean state of the five pairs a group is in
     (`states`; the paper: the mean alone). This is what lets one group's sentence speak to that group.
   - the table that embeds the codes of a layer is also the one they are recognised by, in both transformers.
+  - from the second level on every group's own sentence is read as well, as the encoder's vector, whitened (`sentence_width`;
+    the paper: the aligner's means alone). "Is raised" and "is raised and waves" are 1.5 spreads apart in the aligner's
+    space, 14 in that of whitened sentences. What a group's sentence says also goes straight to its own tokens.
+  - words also scale and shift what the layers read (`modulate`; the paper: tokens of the sequence alone).
   - no text is a learned vector, as zero may be a valid mean; what is read is whitened by statistics of the training texts.
   - norms before each part instead of after it, which needs no warm-up of thousands of steps.
 
@@ -30,16 +34,17 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from einops import einsum, rearrange, repeat
+from einops import einsum, rearrange, reduce, repeat
 from torch import Tensor, nn
 
 from kinelib.bodies.skeleton import GROUPS
 from kinelib.bodies.tmr import positional_code
 from kinelib.kinmo.groups import PAIRS
-from kinelib.kinmo.sentences import Whitening
+from kinelib.learning.whitening import Whitening
 from kinelib.notation import ShapeError, check_shape
 
 LEVELS = ("global", "group", "interaction")
+OWN_FLOOR = 1.0  # of the whitening of groups' own sentences: little of what no annotator says is blown up
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,13 @@ class GeneratorConfig:
     longest: int = 25  # times of the longest clip in training
     cumulative: bool = True  # a level sees the means of those before it; the paper: False
     states: bool = True  # groups' and pairs' own states are read; the paper: False
+    sentence_width: int = 384  # S of the groups' own sentence vectors; 0, as in the paper: they are not read
+    modulate: bool = True  # words scale and shift what layers read; the paper: False
+
+    @property
+    def reads_sentences(self) -> bool:
+        """Whether groups' own sentences are read: a generator of one level has none."""
+        return bool(self.sentence_width) and self.levels > 1
 
 
 class Conditions(NamedTuple):
@@ -70,6 +82,7 @@ class Conditions(NamedTuple):
     states: Tensor  # (B, V - 1, 6, C) of every group: its own sentence's state, and the mean of its five pairs' states
     level: Tensor  # (B,) up to which level it is seen, 0..V - 1
     silent: Tensor  # (B,) bool, True where no words are seen at all
+    said: Tensor  # (B, 6, S) vectors of the groups' own sentences, zeros where nothing is said; S = 0: not known
 
     def at(self, level: int) -> Conditions:
         """The same words, seen up to another level."""
@@ -81,19 +94,21 @@ class Conditions(NamedTuple):
 
     def with_silent_twin(self) -> Conditions:
         """These clips and then the same without words (2 B), for guidance."""
-        silent = torch.cat([self.silent, torch.ones_like(self.silent)])
-        return Conditions(*(torch.cat([part, part]) for part in self[:3]), silent)
+        twice = Conditions(*(torch.cat([part, part]) for part in self))
+        return twice._replace(silent=torch.cat([self.silent, torch.ones_like(self.silent)]))
 
     def to(self, device: str | torch.device) -> Conditions:
         """The same on another device."""
         return Conditions(*(part.to(device) for part in self))
 
 
-def conditions(means: Tensor, states: Tensor | None = None, level: int | None = None) -> Conditions:
+def conditions(
+    means: Tensor, states: Tensor | None = None, level: int | None = None, said: Tensor | None = None
+) -> Conditions:
     """Words that are seen up to a level.
 
     Args:
-        means: (B, V, C). states: (B, V - 1, 6, C); None: zeros.
+        means: (B, V, C). states: (B, V - 1, 6, C); None: zeros. said: (B, 6, S); None: nothing.
         level: the same for all clips; None: the last.
     """
     sizes = check_shape("means", means, "B V C")
@@ -102,7 +117,34 @@ def conditions(means: Tensor, states: Tensor | None = None, level: int | None = 
     check_shape("states", states, "B U G C", B=sizes["B"], U=sizes["V"] - 1, G=len(GROUPS), C=sizes["C"])
     level = sizes["V"] - 1 if level is None else level
     silent = torch.zeros(sizes["B"], dtype=torch.bool, device=means.device)
-    return Conditions(means, states, torch.full_like(silent, level, dtype=torch.long), silent)
+    said = means.new_zeros(sizes["B"], len(GROUPS), 0) if said is None else said
+    check_shape("said", said, "B G S", B=sizes["B"], G=len(GROUPS))
+    return Conditions(means, states, torch.full_like(silent, level, dtype=torch.long), silent, said)
+
+
+class Layer(nn.TransformerEncoderLayer):
+    """A transformer layer, norms first, that can be modulated.
+
+    Args:
+        config: sizes.
+    """
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        sizes = config.width, config.heads, config.feed_forward, config.dropout
+        super().__init__(*sizes, activation="gelu", batch_first=True, norm_first=True)
+
+    def forward(self, x: Tensor, hidden: Tensor, modulation: Tensor | None = None) -> Tensor:
+        """(B, M, W), of which `hidden` (B, M) bool are not attended to -> (B, M, W).
+
+        `modulation` (B, 4 W) is scale and shift of what attention reads, then of what the feed-forward part reads.
+        """
+        if modulation is None:
+            return super().forward(x, src_key_padding_mask=hidden)
+        scale, shift, scale_2, shift_2 = modulation[:, None].chunk(4, -1)
+        read = self.norm1(x) * (1 + scale) + shift
+        x = x + self.dropout1(self.self_attn(read, read, read, key_padding_mask=hidden, need_weights=False)[0])
+        read = self.norm2(x) * (1 + scale_2) + shift_2
+        return x + self.dropout2(self.linear2(self.dropout(self.activation(self.linear1(read)))))
 
 
 class Trunk(nn.Module):
@@ -111,27 +153,72 @@ class Trunk(nn.Module):
     Args:
         config: sizes.
         depth: number of layers.
+        modulated: whether words scale and shift what they read.
     """
 
-    def __init__(self, config: GeneratorConfig, depth: int) -> None:
+    def __init__(self, config: GeneratorConfig, depth: int, modulated: bool = False) -> None:
         super().__init__()
-        sizes = config.width, config.heads, config.feed_forward, config.dropout
-        layer = lambda: nn.TransformerEncoderLayer(*sizes, activation="gelu", batch_first=True, norm_first=True)
-        self.layers = nn.ModuleList(layer() for _ in range(depth))
+        self.layers = nn.ModuleList(Layer(config) for _ in range(depth))
         self.norm = nn.LayerNorm(config.width)
+        self.modulations = nn.ModuleList(nn.Linear(config.width, 4 * config.width) for _ in range(depth * modulated))
+        for one in self.modulations:  # at first words change nothing
+            nn.init.zeros_(one.weight)
+            nn.init.zeros_(one.bias)
 
-    def forward(self, x: Tensor, words: Tensor, visible: Tensor, links: Sequence[Tensor] | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, words: Tensor, visible: Tensor, summary: Tensor, links: Sequence[Tensor] | None = None
+    ) -> Tensor:
         """Times (B, L, W) and words (B, V, W), of which `visible` (B, V + L) are seen -> (B, L, W).
 
-        `links`, one (B, L, W) a layer, are added to the times after each layer.
+        `summary` (B, W) of the words modulates; `links`, one (B, L, W) a layer, are added to the times after each layer.
         """
         first = words.shape[1]
         x = torch.cat([words, x + positional_code(x.shape[1], x.shape[2]).to(x)], 1)
         for number, layer in enumerate(self.layers):
-            x = layer(x, src_key_padding_mask=~visible)
+            x = layer(x, ~visible, self.modulations[number](summary) if self.modulations else None)
             if links is not None:
                 x = torch.cat([x[:, :first], x[:, first:] + links[number]], 1)
         return self.norm(x[:, first:])
+
+
+class OwnSentences(nn.Module):
+    """What every group's own sentence says: to all, and straight to what is told of the group's own tokens.
+
+    Args:
+        config: sizes.
+    """
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.whitening = Whitening(config.sentence_width)
+        self.read = nn.Sequential(nn.Linear(config.sentence_width, width), nn.GELU())
+        self.to_all = nn.Linear(len(GROUPS) * width, width, bias=False)
+        # One for the base, one for the further codebooks: scale and shift of the vectors told of a group's tokens.
+        self.to_own = nn.ModuleList(nn.Linear(width, 2 * config.code_width, bias=False) for _ in range(2))
+        for layer in (self.to_all, *self.to_own):
+            nn.init.zeros_(layer.weight)
+
+    def forward(self, said: Tensor, heard: Tensor) -> tuple[Tensor, Tensor]:
+        """Sentences (B, 6, S) of clips that heard them (B,) -> what all groups hear (B, W), and each its own (B, 6, W)."""
+        known = (said != 0).any(-1, keepdim=True) & heard[:, None, None]
+        own = self.read(self.whitening.directions(said.float())) * known
+        return self.to_all(rearrange(own, "b g w -> b (g w)")), own
+
+    def told(self, vectors: Tensor, own: Tensor, layer: int) -> Tensor:
+        """Vectors (B, L, G, D) told of the tokens of a codebook, as the groups' own sentences (B, G, W) change them."""
+        scale, shift = self.to_own[min(layer, 1)](own)[:, None].chunk(2, -1)
+        return vectors * (1 + scale) + shift
+
+
+class Words(NamedTuple):
+    """Words as the transformers read them."""
+
+    added: Tensor  # (B, 1, W) to every time
+    tokens: Tensor  # (B, V, W)
+    visible: Tensor  # (B, V + L) bool, which tokens and times are seen
+    summary: Tensor  # (B, W)
+    own: Tensor | None  # (B, 6, W) of every group's own sentence
 
 
 class MaskedMotionGenerator(nn.Module):
@@ -150,7 +237,8 @@ class MaskedMotionGenerator(nn.Module):
         side_by_side = config.streams * config.code_width
         self.read_base, self.read_sum = nn.Linear(side_by_side, config.width), nn.Linear(side_by_side, config.width)
         self.tell_base, self.tell_next = nn.Linear(config.width, side_by_side), nn.Linear(config.width, side_by_side)
-        self.base, self.residual = Trunk(config, config.depth), Trunk(config, config.residual_depth)
+        self.base = Trunk(config, config.depth, config.modulate)
+        self.residual = Trunk(config, config.residual_depth, config.modulate)
         self.order = nn.Parameter(0.02 * torch.randn(config.codebooks, config.width))  # which layer is asked for
         self.whitening = nn.ModuleList(Whitening(config.text_width) for _ in range(config.levels))
         self.read_means = nn.ModuleList(nn.Linear(config.text_width, config.width) for _ in range(config.levels))
@@ -160,13 +248,16 @@ class MaskedMotionGenerator(nn.Module):
         self.register_buffer("state_scale", torch.ones(shape))
         inputs = shape[0] * shape[1] * shape[2]
         self.read_states = nn.Linear(inputs, config.width, bias=False) if config.states and inputs else None
+        self.sentences = OwnSentences(config) if config.reads_sentences else None
 
-    def set_text_statistics(self, means: Tensor, states: Tensor) -> None:
+    def set_text_statistics(self, means: Tensor, states: Tensor, sentences: Tensor | None = None) -> None:
         """Whitens what is read by the statistics of N training texts.
 
         Args:
-            means: (N, V, C). states: (N, V - 1, 6, C).
+            means: (N, V, C). states: (N, V - 1, 6, C). sentences: (U, S) vectors of the groups' different sentences.
         """
+        if self.sentences is not None and sentences is not None:
+            self.sentences.whitening.measure(sentences.float(), OWN_FLOOR)
         for level, whitening in enumerate(self.whitening):
             whitening.measure(means[:, level].float())
         if states.shape[1]:
@@ -189,9 +280,10 @@ class MaskedMotionGenerator(nn.Module):
             logits (B, L, G, K).
         """
         self._check(codes, "B L G", conditions, lengths)
-        heard, words, visible = self._words(conditions, lengths, codes.shape[1])
-        x = self.read_base(self._side_by_side(self._vectors(codes, 0))) + heard
-        return self._recognised(self.tell_base(self.base(x, words, visible, links)), 0)
+        words = self._words(conditions, lengths, codes.shape[1])
+        x = self.read_base(self._side_by_side(self._vectors(codes, 0))) + words.added
+        x = self.base(x, words.tokens, words.visible, words.summary, links)
+        return self._recognised(self.tell_base(x), 0, words)
 
     def next_layer(self, codes: Tensor, conditions: Conditions, lengths: Tensor) -> Tensor:
         """What the codes of layer q may be, from all layers below it.
@@ -210,10 +302,11 @@ class MaskedMotionGenerator(nn.Module):
         layer = codes.shape[-1]
         if not 1 <= layer < self.config.codebooks:
             raise ShapeError(f"there are {self.config.codebooks} codebooks; codes of {layer} layers have none to be added.")
-        heard, words, visible = self._words(conditions, lengths, codes.shape[1])
+        words = self._words(conditions, lengths, codes.shape[1])
         below = sum(self._vectors(codes[..., q], q) for q in range(layer))
-        x = self.read_sum(self._side_by_side(below)) + heard + self.order[layer]
-        return self._recognised(self.tell_next(self.residual(x, words, visible)), layer)
+        x = self.read_sum(self._side_by_side(below)) + words.added + self.order[layer]
+        x = self.residual(x, words.tokens, words.visible, words.summary)
+        return self._recognised(self.tell_next(x), layer, words)
 
     def _vectors(self, codes: Tensor, layer: int) -> Tensor:
         """Vectors (B, L, G, D) of the codes (B, L, G) of a layer."""
@@ -222,26 +315,31 @@ class MaskedMotionGenerator(nn.Module):
     def _side_by_side(self, vectors: Tensor) -> Tensor:
         return rearrange(vectors, "b l g d -> b l (g d)") * self.config.code_width**0.5
 
-    def _recognised(self, vectors: Tensor, layer: int) -> Tensor:
+    def _recognised(self, vectors: Tensor, layer: int, words: Words) -> Tensor:
         """Logits (B, L, G, K) of the vectors (B, L, G D) that are told of a layer's codes."""
         vectors = rearrange(vectors, "b l (g d) -> b l g d", g=self.config.streams)
+        if words.own is not None and self.config.streams == len(GROUPS):
+            vectors = self.sentences.told(vectors, words.own, layer)
         return einsum(vectors, self.table[layer, :, :-1], "b l g d, g k d -> b l g k") + self.bias[layer]
 
-    def _words(self, conditions: Conditions, lengths: Tensor, times: int) -> tuple[Tensor, Tensor, Tensor]:
-        """What is added to all times (B, 1, W), the words' tokens (B, V, W), and which tokens are seen (B, V + L)."""
-        means, states, level, silent = conditions
+    def _words(self, conditions: Conditions, lengths: Tensor, times: int) -> Words:
+        means, states, level, silent, said = conditions
         heard = [read(white(means[:, v].float())) for v, (read, white) in enumerate(self._readers())]
-        words = torch.where(silent[:, None, None], self.no_means, torch.stack(heard, 1))
+        tokens = torch.where(silent[:, None, None], self.no_means, torch.stack(heard, 1))
         order = torch.arange(self.config.levels, device=level.device)
         seen = order <= level[:, None] if self.config.cumulative else order == level[:, None]
         present = torch.arange(times, device=level.device) < lengths[:, None].to(level.device)
-        added = words.new_zeros(len(level), 1, self.config.width)
+        added = tokens.new_zeros(len(level), 1, self.config.width)
         if self.read_states is not None:
             own = (states.float() - self.state_mean) * self.state_scale
-            said = (states != 0).any(-1, keepdim=True) & ~silent[:, None, None, None]  # a sentence left out is no state
-            said = said & (order[1:] <= level[:, None])[:, :, None, None]
-            added = self.read_states(rearrange(torch.where(said, own, 0.0), "b u g c -> b 1 (u g c)"))
-        return added, words, torch.cat([seen, present], 1)
+            known = (states != 0).any(-1, keepdim=True) & ~silent[:, None, None, None]  # a sentence left out is no state
+            known = known & (order[1:] <= level[:, None])[:, :, None, None]
+            added = self.read_states(rearrange(torch.where(known, own, 0.0), "b u g c -> b 1 (u g c)"))
+        summary, own = reduce(tokens * seen[..., None], "b v w -> b w", "sum"), None
+        if self.sentences is not None and said.shape[-1]:
+            to_all, own = self.sentences(said, ~silent & (level > 0))
+            added, summary = added + to_all[:, None], summary + to_all
+        return Words(added, tokens, torch.cat([seen, present], 1), summary, own)
 
     def _readers(self) -> zip:
         return zip(self.read_means, self.whitening, strict=True)
@@ -253,6 +351,8 @@ class MaskedMotionGenerator(nn.Module):
         check_shape("means", conditions.means, "B V C", B=batch, V=config.levels, C=config.text_width)
         shape = {"B": batch, "U": config.levels - 1, "G": len(GROUPS), "C": config.text_width}
         check_shape("states", conditions.states, "B U G C", **shape)
+        if self.sentences is not None and conditions.said.shape[-1]:
+            check_shape("said", conditions.said, "B G S", B=batch, G=len(GROUPS), S=config.sentence_width)
 
 
 def pair_means(interactions: Tensor, said: Tensor) -> Tensor:

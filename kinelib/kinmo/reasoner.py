@@ -29,9 +29,10 @@ from torch import Tensor
 from kinelib.bodies.procedural_words import mirrored_words
 from kinelib.bodies.skeleton import GROUPS
 from kinelib.kinmo.data import SLOT_KEYS, MotionTexts, mirrored_slots
-from kinelib.kinmo.sentences import SentenceBank, Whitening
+from kinelib.kinmo.sentences import SentenceBank
 from kinelib.learning.files import written_whole
 from kinelib.learning.text import TextEncoder
+from kinelib.learning.whitening import Whitening
 
 NEIGHBOURS = 8  # prompts that vote
 SHARPNESS = 20.0  # of the votes: weights are exp(SHARPNESS * cosine)

@@ -1,9 +1,7 @@
-"""A bank of sentences: each different one embedded once, with the row of its mirror image; and the whitening of vectors.
+"""A bank of sentences: each different one embedded once, with the row of its mirror image.
 
 KinMo reads frozen features of its texts (Section 4 of the paper: RoBERTa or DistilBERT). Here every sentence is one vector
-of MiniLM. Sentences that differ in one word lie close together there - "the left hand" and "the right hand" at a cosine of
-0.98 - so networks read the vectors whitened: in units of their spread over the training sentences, along the axes of their
-covariance, in which the rare differences are as large as the common ones.
+of MiniLM, which networks read whitened (`learning/whitening.py`).
 
 Shapes: U different sentences, C = 384 channels.
 """
@@ -16,15 +14,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kinelib.bodies.procedural_words import mirrored_words
 from kinelib.learning.files import written_whole
 from kinelib.learning.text import WIDTH, TextEncoder
-from kinelib.notation import ShapeError, check_shape
+from kinelib.notation import check_shape
 
 AT_ONCE = 128  # sentences embedded together
-FLOOR = 1e-2  # share of the mean variance below which a direction is not blown up
 
 
 class SentenceBank:
@@ -88,39 +85,6 @@ def sentence_bank(
         if path is not None:
             _write(path, known, vectors)
     return SentenceBank(different, vectors[[numbers[one] for one in different]])
-
-
-class Whitening(nn.Module):
-    """Decorrelates sentence vectors; its numbers are buffers, so that they travel with weights.
-
-    Args:
-        channels: C.
-    """
-
-    def __init__(self, channels: int = WIDTH) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(channels))
-        self.register_buffer("map", torch.eye(channels))
-
-    def measure(self, vectors: Tensor) -> None:
-        """Takes mean and covariance from the vectors (U, C) of different training sentences, U >= 2.
-
-        Raises:
-            ShapeError: for vectors of another width, or a single one.
-        """
-        count = check_shape("vectors", vectors, "U C", C=len(self.mean))["U"]
-        if count < 2:
-            raise ShapeError("a covariance needs the vectors of at least two different sentences; got one.")
-        vectors = vectors.double()
-        variances, axes = torch.linalg.eigh(torch.cov(vectors.T))
-        scales = (variances.clamp_min(0) + FLOOR * variances.mean()).rsqrt()
-        self.mean.copy_(vectors.mean(0))
-        self.map.copy_(axes * scales @ axes.T)
-
-    def forward(self, vectors: Tensor) -> Tensor:
-        """(..., C) -> (..., C); zeros, which are no text, stay zeros."""
-        said = (vectors != 0).any(-1, keepdim=True)
-        return torch.where(said, (vectors - self.mean) @ self.map, 0.0)
 
 
 def _read(path: Path | None) -> tuple[list[str], Tensor]:

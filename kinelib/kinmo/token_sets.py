@@ -2,9 +2,10 @@
 
 Tokenizer and aligner are frozen, so both are worked out once, and a training step is the transformer alone. Of every clip a
 few *readings* are kept: a wording, in the mirror or not, with the sentences of the annotator or those of the reasoner (which
-is what it will read later), some of them left out.
+is what it will read later), some of them left out. To the clips some exchanges can be added (`exchange`).
 
-Shapes: N clips, R readings of each, B clips of a batch, L times, G streams, Q codebooks, V levels, C channels.
+Shapes: N clips, R readings of each, B clips of a batch, L times, G streams, Q codebooks, V levels, C channels; U sentences
+of S numbers.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from kinelib.bodies.skeleton import GROUPS
 from kinelib.kinmo.coarse_to_fine import read_texts
 from kinelib.kinmo.codec import mirrored
 from kinelib.kinmo.data import Batches, MotionTexts
+from kinelib.kinmo.exchange import draw_exchanges, exchanged_codes, exchanged_slots
 from kinelib.kinmo.masked import Conditions, conditions
 from kinelib.kinmo.sentences import SentenceBank
 from kinelib.kinmo.tokens import STRIDE, MotionTokenizer
@@ -44,6 +46,8 @@ class TokenSet:
     lengths: Tensor  # (N,) times
     means: Tensor  # (N, R, V, C) float16
     states: Tensor  # (N, R, V - 1, 6, C) float16
+    said: Tensor  # (N, R, 6) int32, rows of `sentences`, what is said of every group
+    sentences: Tensor  # (U, S) float16, the last row zeros; S = 0 without an aligner
     odds: Tensor  # (N,) float64, how often a clip is drawn
 
     def __len__(self) -> int:
@@ -53,7 +57,8 @@ class TokenSet:
         """A batch of clips (B,) in readings (B,): "codes" (B, L, G, Q), "lengths" (B,), "words" of the last level."""
         lengths = self.lengths[rows]
         codes = self.codes[rows + len(self) * (readings % 2), : int(lengths.max())].long()
-        words = conditions(self.means[rows, readings].float(), self.states[rows, readings].float())
+        said = self.sentences[self.said[rows, readings].long()].float()
+        words = conditions(self.means[rows, readings].float(), self.states[rows, readings].float(), said=said)
         return {"codes": codes, "lengths": lengths, "words": words}
 
 
@@ -68,6 +73,8 @@ def token_set(
     dropped: float = 0.1,
     readings: int = 8,
     captured_share: float | None = None,
+    exchanges: int = 0,
+    exchanged_share: float = 0.25,
     seed: int = 0,
     cache: str | Path | None = None,
 ) -> TokenSet:
@@ -81,16 +88,24 @@ def token_set(
         dropped: share of group and interaction sentences left out.
         readings: R, at least 2.
         captured_share: of draws from clips that are not procedural, where there are both; None: as there are clips.
-        seed: of the readings.
+        exchanges: how many clips with another clip's arms are added, at most; they are of single groups' streams only.
+        exchanged_share: of draws from these.
+        seed: of the readings and exchanges.
         cache: folder of what is made already, named by all of this; None keeps nothing.
     """
     if readings < 2:
         raise ValueError(f"a clip needs two readings at least, one of its mirror image; got {readings}.")
-    make = lambda: _make(motions, bank, tokenizer, aligner, predicted, predicted_share, dropped, readings, seed)
+    if exchanges and (aligner is None or len(tokenizer.config.groups) == 1):
+        raise ValueError("exchanges need an aligner that reads groups' sentences, and a tokenizer with streams='groups'.")
+    drawn = draw_exchanges(motions, exchanges, torch.Generator().manual_seed(seed))
+    make = lambda: _make(motions, bank, tokenizer, aligner, predicted, predicted_share, dropped, readings, seed, drawn)
     name = [_digest(motions.frames), _digest(bank.vectors), _weights(tokenizer), aligner and _weights(aligner)]
-    name += [predicted is not None and _digest(predicted), predicted_share, dropped, readings, seed]
+    name += [predicted is not None and _digest(predicted), predicted_share, dropped, readings, seed, *map(_digest, drawn)]
     parts = make() if cache is None else _cached(Path(cache), json.dumps(name), make)
-    return TokenSet(**parts, odds=_odds(motions.sources, captured_share))
+    odds = _odds(motions.sources, captured_share)
+    if more := len(drawn[0]):
+        odds = torch.cat([(1 - exchanged_share) * odds, odds.new_full((more,), exchanged_share / more)])
+    return TokenSet(**parts, odds=odds)
 
 
 def draw_tokens(motions: TokenSet, batch: int) -> Callable[[torch.Generator], dict]:
@@ -118,6 +133,7 @@ def _make(
     dropped: float,
     readings: int,
     seed: int,
+    exchanges: tuple[Tensor, Tensor],
 ) -> dict[str, Tensor]:
     every = torch.arange(len(motions)).split(AT_ONCE)
     lengths = -(-motions.padded(torch.arange(len(motions)))[1] // STRIDE)
@@ -127,38 +143,57 @@ def _make(
             features, frames = motions.padded(rows)
             own = tokenizer.encode(mirrored(features) if flip else features, frames)
             codes.append(torch.nn.functional.pad(own, (0, 0, 0, 0, 0, int(lengths.max()) - own.shape[1])).short())
+        whole, (bodies, arms) = torch.cat(codes[-len(every) :]), exchanges
+        codes.append(exchanged_codes(whole[bodies], whole[arms], lengths[bodies], tokenizer.config.groups))
     tables = Batches(motions, bank, size=1, predicted=predicted, predicted_share=predicted_share)
     generator = torch.Generator().manual_seed(seed)
-    words = [
-        [_read(tables, aligner, rows, reading % 2 == 1, dropped, generator) for rows in every] for reading in range(readings)
-    ]
+    words, rows_said = [], []
+    for reading in range(readings):
+        pairs = [(rows, None) for rows in every] + [*zip(*(part.split(AT_ONCE) for part in exchanges), strict=True)]
+        own = [_read(tables, aligner, *pair, reading % 2 == 1, dropped, generator) for pair in pairs if len(pair[0])]
+        words.append([one for one, _ in own])
+        rows_said.append(torch.cat([slots for _, slots in own])[:, : len(GROUPS)].int())
     join = lambda part: torch.stack([torch.cat([getattr(one, part) for one in own]).half() for own in words], 1)
-    return {"codes": torch.cat(codes), "lengths": lengths, "means": join("means"), "states": join("states")}
+    sentences = bank.vectors.half() if aligner is not None else torch.zeros(len(bank.vectors), 0).half()
+    return {
+        "codes": torch.cat(codes),
+        "lengths": torch.cat([lengths, lengths[exchanges[0]]]),
+        "means": join("means"),
+        "states": join("states"),
+        "said": torch.stack(rows_said, 1),
+        "sentences": sentences,
+    }
 
 
 def _read(
     tables: Batches,
     aligner: HierarchicalAligner | None,
     rows: Tensor,
+    arms: Tensor | None,
     flip: bool,
     dropped: float,
     generator: torch.Generator,
-) -> Conditions:
-    """One reading of clips `rows`."""
+) -> tuple[Conditions, Tensor]:
+    """One reading of clips `rows`, with the arms of clips `arms`, and the bank's rows of what groups and pairs do."""
     bank, rand = tables.bank, lambda *shape: torch.rand(*shape, generator=generator)
     wording = (rand(len(rows)) * tables.choices[rows]).long()
     said, slots = tables.wordings[rows, wording], tables.slots[rows]
     guessed = (rand(len(rows)) < tables.predicted_share)[:, None]
     if tables.predicted is not None:
         slots = torch.where(guessed, tables.predicted[rows, wording], slots)
+    if arms is not None:  # no sentence is known of the whole
+        theirs = tables.slots[arms]
+        if tables.predicted is not None:
+            theirs = torch.where(guessed, tables.predicted[arms, 0], theirs)
+        said, slots = torch.full_like(said, bank.nothing), exchanged_slots(slots, theirs, bank.nothing)
     if flip:
         said, slots = bank.reflected[said], bank.reflected[slots[:, tables.partners]]
     slots = torch.where(rand(*slots.shape) < dropped, bank.nothing, slots)
     text, others = bank.vectors[said], bank.vectors[slots]
     if aligner is None:
-        return conditions(text[:, None])
+        return conditions(text[:, None]), slots
     inner, outer = others[:, : len(GROUPS)], others[:, len(GROUPS) :]
-    return read_texts(aligner, {"text": text, "groups": inner, "interactions": outer})
+    return read_texts(aligner, {"text": text, "groups": inner, "interactions": outer}), slots
 
 
 def _odds(sources: tuple[str, ...], captured_share: float | None) -> Tensor:

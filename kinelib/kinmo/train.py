@@ -62,6 +62,7 @@ class Size:
     readings: int = 8  # of every clip that the generator sees, see `token_sets`
     loss: LossConfig = LossConfig()  # of the generators
     captured_share: float = 0.5  # of every batch from captured motion, where there is any
+    exchanges: int = 0  # clips with another clip's arms that the generator sees as well, see `exchange`
 
 
 _PAPER_LOSS = LossConfig(MaskConfig(groups=0.0, spans=0.0, slips=0.0), levels=(1.0, 1.0, 1.0), silent=0.1, residual=1.0)
@@ -78,6 +79,7 @@ SIZES = {
         AlignerConfig(),
         GeneratorConfig(),
         {"aligner": 720.0, "tokenizer": 600.0, "generator": 1500.0, "flat": 600.0, "control": 300.0},
+        exchanges=3072,
     ),
     Profile.PAPER: Size(
         100_000,
@@ -91,6 +93,8 @@ SIZES = {
             dropout=0.2,
             cumulative=False,
             states=False,
+            sentence_width=0,
+            modulate=False,
         ),
         dict.fromkeys(SHIPPED_STAGES, 5 * 86_400.0),
         aligner_batch=32,
@@ -209,6 +213,7 @@ def _tokens(stage: str, out: Path, size: Size, data: AlignmentData, cache: Path)
         predicted=data.predicted,
         readings=size.readings,
         captured_share=size.captured_share,
+        exchanges=size.exchanges if stage == "generator" else 0,
         cache=cache,
     )
 

@@ -45,8 +45,9 @@ class Text(NamedTuple):
         return cls(torch.zeros(batch, 1, width), torch.zeros(batch, 1, dtype=torch.bool))
 
     def pooled(self) -> Tensor:
-        """(B, 384) one vector of length 1 a sentence, the mean of its tokens; 0 for an empty one."""
-        mean = reduce(self.tokens, "b l d -> b d", "sum") / reduce(self.mask.float(), "b l -> b 1", "sum").clamp_min(1)
+        """(B, 384) one vector of length 1 a sentence, the mean of its tokens that are there; 0 for an empty one."""
+        there = self.mask[..., None].to(self.tokens)
+        mean = reduce(self.tokens * there, "b l d -> b d", "sum") / reduce(there, "b l 1 -> b 1", "sum").clamp_min(1)
         return torch.nn.functional.normalize(mean, dim=-1)
 
     def repeat(self, copies: int) -> Text:

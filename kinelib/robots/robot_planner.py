@@ -33,7 +33,7 @@ STEPS = 10  # Euler steps of a plan, as in the release
 # Euler steps of a plan that is acted on. One from noise is the mean of all plans, nearer to what happens than any of them.
 ACTING_STEPS = 1
 # Blocks as wide as those of the shipped open-domain planner, so that its weights are a beginning.
-SMALL = FlowMatcherConfig(patch=4, depth=2, drop=0.0, text_drop=0.1, poke_weight=0.0)
+SMALL = FlowMatcherConfig(patch=4, depth=2, drop=0.0, text_drop=0.1, poke_weight=0.0, finely=False)
 
 
 @dataclass(frozen=True)

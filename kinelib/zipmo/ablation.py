@@ -85,7 +85,7 @@ class AblationConfig:
 
     def planner(self, t_c: int) -> FlowMatcherConfig:
         """The planner of a t_c."""
-        sizes = dict(width=self.planner_width, image_width=24, depth=self.planner_depth, heads=3)
+        sizes = dict(width=self.planner_width, image_width=24, depth=self.planner_depth, heads=3, finely=False)
         shape = (64 // t_c, self.grid, self.grid, self.channels)
         return FlowMatcherConfig(latent_shape=shape, frame_size=4 * self.grid, **sizes)
 

@@ -4,7 +4,8 @@ Departures from the paper, measured in the course: image tokens are added to the
 instead of joining the sequence; a poke is a cross-attention token (as in the paper) and is also spread over the cells that
 look like it, so that adherence is not left to attention alone; absent pokes are masked and one learned null token is always
 there (the paper pads with zero tokens that act as attention sinks). A sentence is one cross-attention token a word piece
-(the paper: one pooled vector, for robots only), and its mean is added to the flow time's embedding.
+(the paper: one pooled vector, for robots only), and its mean is added to the flow time's embedding. Both are also read
+whitened (`finely`): "to the left" and "to the right" are nearly the same numbers to MiniLM.
 
 Shapes: frame (B, 3, S, S); pokes (B, P, 5) with mask (B, P); text tokens (B, L, t) with mask (B, L); cells (B, R * W, d);
 tokens (B, 1 + P + L, d).
@@ -19,11 +20,13 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from kinelib.learning.text import Text
+from kinelib.learning.whitening import Whitening
 from kinelib.notation import ShapeError, cell_centres, check_finite, check_shape
 from kinelib.zipmo.point_features import position_features, sample_map
 from kinelib.zipmo.pokes import blank_empty_slots
 
 RAW = 6  # numbers of a poke that are spread as they are: displacement, mean velocity, goal time, one
+FLOOR = 1.0  # of whitening: little of what no caption says is blown up
 REACH = 6.0  # initial sharpness of a poke's field: weight falls by e at a distance of about 0.4
 
 
@@ -69,20 +72,47 @@ def check_text(text: Text, batch: int, sentence: SentenceTokens | None) -> None:
 
 
 class SentenceTokens(nn.Module):
-    """Word-piece embeddings to tokens of the model's width, and their mean as a summary that starts silent."""
+    """Word-piece embeddings to tokens of the model's width, and a summary of the sentence that starts silent.
 
-    def __init__(self, text_width: int, width: int) -> None:
+    Args:
+        text_width: channels of the word pieces.
+        width: d of the tokens.
+        finely: whether word pieces and their mean are also read whitened.
+    """
+
+    def __init__(self, text_width: int, width: int, finely: bool = False) -> None:
         super().__init__()
         self.mix = nn.Sequential(nn.LayerNorm(text_width), nn.Linear(text_width, width), nn.ReLU(), nn.Linear(width, width))
         self.summary = nn.Linear(width, width, bias=False)
-        nn.init.zeros_(self.summary.weight)
+        self.finely = finely
+        silent = [self.summary]
+        if finely:
+            self.white_pieces, self.white_mean = Whitening(text_width), Whitening(text_width)
+            self.fine_pieces = nn.Linear(text_width, width, bias=False)
+            self.fine_mean = nn.Sequential(nn.Linear(text_width, width), nn.ReLU(), nn.Linear(width, width, bias=False))
+            silent += [self.fine_pieces, self.fine_mean[-1]]
+        for layer in silent:
+            nn.init.zeros_(layer.weight)
+
+    def measure(self, sentences: Text) -> None:
+        """Takes the statistics of whitening from different training sentences; nothing where nothing is whitened."""
+        if self.finely:
+            self.white_pieces.measure(sentences.tokens[sentences.mask], FLOOR)
+            self.white_mean.measure(sentences.pooled(), FLOOR)
 
     def forward(self, text: Text) -> tuple[Tensor, Tensor]:
         """(B, L, d) tokens and the (B, d) summary; empty sentences have summary 0."""
         tokens = self.mix(text.tokens)
+        if self.finely:
+            tokens = tokens + self.fine_pieces(self.white_pieces.directions(text.tokens))
         there = text.mask[..., None].to(tokens)
         mean = (tokens * there).sum(dim=1) / there.sum(dim=1).clamp_min(1)
-        return tokens, self.summary(mean)
+        summary = self.summary(mean)
+        if self.finely:
+            summary = summary + self.fine_mean(self.white_mean.directions(text.pooled())) * text.mask.any(
+                dim=1, keepdim=True
+            )
+        return tokens, summary
 
 
 class FrameEncoder(nn.Module):
@@ -114,9 +144,19 @@ class ConditionEncoder(nn.Module):
         rows, columns: of the cell grid; the frame is 4 pixels a cell.
         heads: of the poke field.
         text_width: channels of the sentence's tokens; 0 for a model that reads no text.
+        finely: whether sentences are also read whitened.
     """
 
-    def __init__(self, width: int, image_width: int, rows: int, columns: int, heads: int = 4, text_width: int = 0) -> None:
+    def __init__(
+        self,
+        width: int,
+        image_width: int,
+        rows: int,
+        columns: int,
+        heads: int = 4,
+        text_width: int = 0,
+        finely: bool = False,
+    ) -> None:
         super().__init__()
         self.rows, self.columns, self.heads = rows, columns, heads
         self.image = FrameEncoder(image_width, depth=2)
@@ -130,7 +170,7 @@ class ConditionEncoder(nn.Module):
         self.reach = nn.Parameter(torch.full((heads,), REACH).log())
         self.field = nn.Linear(heads * RAW + heads * (width // heads), width)
         self.value = nn.Linear(width, width)
-        self.sentence = SentenceTokens(text_width, width) if text_width else None
+        self.sentence = SentenceTokens(text_width, width, finely) if text_width else None
 
     def forward(self, frame: Tensor, pokes: Tensor, mask: Tensor, text: Text | None = None) -> Conditions:
         """Raises ShapeError when pokes or text are malformed, or there is text and the model reads none."""

@@ -39,6 +39,7 @@ class FlowMatcherConfig:
     heads: int = 5  # attention heads
     max_pokes: int = 40  # most pokes seen in training
     text_width: int = 384  # channels of a sentence's tokens; 0 = the model reads no text
+    finely: bool = True  # sentences are also read whitened, in units of the training captions' spread
     objective: str = "clean"  # what the network predicts: "clean" latents, or "velocity" as in the paper
     time_shift: float = 4.0  # moves training times towards noise; 1 = the paper's logit-normal
     least_time: float = 0.4  # flow time below which a clean prediction's error is not weighted up further
@@ -75,7 +76,8 @@ class FlowMatcher(nn.Module):
         if config.objective not in ("clean", "velocity"):
             raise ValueError(f'unknown objective {config.objective!r}: use "clean" or "velocity".')
         width, area = config.width, config.patch**2
-        self.conditions = ConditionEncoder(width, config.image_width, rows, columns, text_width=config.text_width)
+        reads = dict(text_width=config.text_width, finely=config.finely)
+        self.conditions = ConditionEncoder(width, config.image_width, rows, columns, **reads)
         self.time = FlowTime(width)
         self.latents_in = nn.Linear(area * channels, width)
         self.cells_in = nn.Linear(area * width, width)

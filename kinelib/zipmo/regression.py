@@ -20,6 +20,7 @@ class RegressionConfig(FlowMatcherConfig):
     """Sizes as of the flow matcher; its flow settings have no effect, and it reads no text."""
 
     text_width: int = 0
+    finely: bool = False
 
 
 class Regression(nn.Module):

@@ -34,6 +34,7 @@ VIDEO_SHARE = 12  # one scene in so many is drawn as a whole video, which weighs
 SHIPPED_STAGES = STAGES[:4]  # what a training without a stage makes; the others are asked for by name
 BASELINES = STAGES[2:5]  # they share parts with the planner
 KL_WEIGHT = 1e-5
+MEASURED = 4096  # captions that statistics are taken from
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ def build(stage: str, size: Profile) -> nn.Module:
         paper = AutoencoderConfig("transformer", patch=4, width=768, heads=12, encoder_depth=12, decoder_depth=12)
         return TrackAutoencoder(paper if size is Profile.PAPER else AutoencoderConfig())
     if stage == "planner":
-        paper = FlowMatcherConfig(width=1024, image_width=768, depth=24, heads=16, patch=1)
+        paper = FlowMatcherConfig(width=1024, image_width=768, depth=24, heads=16, patch=1, finely=False)
         return FlowMatcher(paper if size is Profile.PAPER else FlowMatcherConfig())
     rest = (Regression, DirectFlowMatcher, AutoregressiveModel, VideoFlowMatcher)
     return dict(zip(STAGES[2:], rest, strict=True))[stage]()
@@ -265,6 +266,8 @@ def train_stage(
         sentences = None
         if stage == "planner":
             sentences = text_table(sources.captions(), TextEncoder(), cache)
+            some = torch.randperm(len(sentences), generator=torch.Generator().manual_seed(0))[:MEASURED]
+            model.conditions.sentence.measure(sentences.pick(some))
         draw, loss = planner_draw(sources, batch, model.config.max_pokes, sentences), latent_loss(autoencoder)
     result = fit(
         model,

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from toy_tokens import TINY, Letters, words
+from toy_tokens import TINY, Letters, loud, words
 
 from kinelib.bodies.skeleton import GROUPS
 from kinelib.kinmo.aligner import AlignerConfig, HierarchicalAligner
@@ -33,7 +33,7 @@ def kinmo(**changes):
     torch.nn.init.normal_(tokenizer.quantizer.codebooks, std=0.1)
     tokenizer.statistics.set(type(tokenizer.statistics)(torch.zeros(263), torch.full((263,), 0.05)))
     aligner = HierarchicalAligner(AlignerConfig(width=WIDTH, layers=1, heads=2, feed_forward=16)).eval()
-    generator = MaskedMotionGenerator(replace(TINY, text_width=WIDTH)).eval()
+    generator = loud(MaskedMotionGenerator(replace(TINY, text_width=WIDTH))).eval()
     parts = {"aligner": aligner, "reasoner": Parrot(), "encoder": Letters()} | changes
     return KinMo(generator.requires_grad_(False), tokenizer.requires_grad_(False), **parts)
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from toy_tokens import TINY, words
+from toy_tokens import TINY, loud, words
 
 from kinelib.bodies.skeleton import GROUPS
 from kinelib.kinmo.groups import PAIRS
@@ -73,7 +73,8 @@ def test_words_of_finer_levels_are_not_seen(model, level):
     base, ours, others = codes()[..., 0], words(2, seed=1), words(2, seed=2)
     means, states = ours.means.clone(), ours.states.clone()
     means[:, level + 1 :], states[:, level:] = others.means[:, level + 1 :], others.states[:, level:]
-    finer = Conditions(means, states, ours.level, ours.silent)
+    said = others.said if level == 0 else ours.said  # a group's own sentence is heard from the second level on
+    finer = Conditions(means, states, ours.level, ours.silent, said)
     same = model(base, ours.at(level), LENGTHS), model(base, finer.at(level), LENGTHS)
     assert torch.allclose(*same, atol=1e-6)
     assert not torch.allclose(model(base, ours.at(level + 1), LENGTHS), model(base, finer.at(level + 1), LENGTHS))
@@ -91,6 +92,47 @@ def test_a_level_alone_or_with_those_before_it():
 def test_the_paper_reads_means_alone():
     model, base, ours = network(states=False), codes()[..., 0], words(2)
     assert torch.equal(model(base, ours, LENGTHS), model(base, ours._replace(states=ours.states + 1), LENGTHS))
+
+
+def test_new_parts_are_silent_at_first():
+    base, ours, others = codes()[..., 0], words(2), words(2, seed=1)
+    model = network()
+    assert torch.equal(model(base, ours, LENGTHS), model(base, ours._replace(said=others.said), LENGTHS))
+    plain = network(modulate=False, sentence_width=0)
+    plain.load_state_dict({key: one for key, one in model.state_dict().items() if key in plain.state_dict()})
+    assert torch.allclose(model(base, ours, LENGTHS), plain(base, ours, LENGTHS), atol=1e-5)
+    assert torch.allclose(
+        model.next_layer(codes()[..., :1], ours, LENGTHS), plain.next_layer(codes()[..., :1], ours, LENGTHS), atol=1e-5
+    )
+
+
+def test_a_groups_own_sentence_speaks_to_its_own_tokens():
+    base, ours = codes()[..., 0], words(2)
+    model = network()
+    torch.nn.init.normal_(model.sentences.to_own[0].weight)  # the path to all stays silent
+    said = ours.said.clone()
+    said[:, 2] = 1.0
+    apart = (model(base, ours, LENGTHS) - model(base, ours._replace(said=said), LENGTHS)).abs().amax((0, 1, 3))
+    assert apart[2] > 1e-3 and apart[[0, 1, 3, 4, 5]].max() == 0
+    silent = words(2)._replace(silent=torch.tensor([True, True]))
+    assert torch.equal(model(base, silent, LENGTHS), model(base, silent._replace(said=said), LENGTHS))
+
+
+def test_own_sentences_that_are_not_known_are_not_heard():
+    model, base, ours = loud(network()), codes()[..., 0], words(2)
+    none = model(base, ours._replace(said=ours.said[..., :0]), LENGTHS)
+    assert torch.equal(none, model(base, ours._replace(said=torch.zeros_like(ours.said)), LENGTHS))
+    assert not torch.allclose(none, model(base, ours, LENGTHS))
+    with pytest.raises(ShapeError, match="said"):
+        model(base, ours._replace(said=ours.said[..., :5]), LENGTHS)
+
+
+def test_words_modulate_what_layers_read():
+    model, base, ours = network(), codes()[..., 0], words(2)
+    before = model(base, ours, LENGTHS)
+    torch.nn.init.normal_(model.base.modulations[0].weight, std=0.1)
+    assert not torch.allclose(model(base, ours, LENGTHS), before)
+    assert not network(modulate=False).base.modulations
 
 
 def test_a_sentence_left_out_is_not_a_state(model):
@@ -138,6 +180,7 @@ def test_links_of_a_control_branch_are_added_to_the_times(model):
 def test_a_flat_generator_has_one_level_and_no_states():
     model = network(levels=1)
     flat = conditions(torch.randn(2, 1, 8))
+    assert model.sentences is None
     model.set_text_statistics(torch.randn(20, 1, 8), torch.zeros(20, 0, 6, 8))
     assert model.read_states is None and model(codes()[..., 0], flat, LENGTHS).shape == (2, 5, 6, 8)
 

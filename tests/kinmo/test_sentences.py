@@ -1,10 +1,10 @@
-"""Sentences by number: mirror images, the file of vectors, and whitening, under which left and right differ."""
+"""Sentences by number: mirror images and the file of vectors."""
 
 import pytest
 import torch
 from toy_tokens import Letters
 
-from kinelib.kinmo.sentences import SentenceBank, Whitening, sentence_bank
+from kinelib.kinmo.sentences import SentenceBank, sentence_bank
 from kinelib.notation import ShapeError
 
 
@@ -43,30 +43,3 @@ def test_a_damaged_file_is_made_again(tmp_path):
     with pytest.warns(UserWarning, match="damaged"):
         bank = sentence_bank(["One."], Letters(), tmp_path)
     assert torch.equal(bank.vectors[:1], Letters().embed(["One."]))
-
-
-def test_whitened_vectors_are_uncorrelated_and_no_text_stays_no_text():
-    vectors = torch.randn(4000, 6, generator=torch.Generator().manual_seed(0)) @ torch.diag(
-        torch.tensor([9.0, 4, 2, 1, 1, 1])
-    )
-    whitening = Whitening(6)
-    whitening.measure(vectors)
-    found = whitening(vectors)
-    assert found.mean(0).abs().max() < 1e-4
-    assert torch.allclose(torch.cov(found.T), torch.eye(6), atol=0.2)
-    assert whitening(torch.zeros(2, 3, 6)).abs().max() == 0
-    with pytest.raises(ShapeError, match="at least two"):
-        whitening.measure(vectors[:1])
-
-
-def test_whitening_pulls_nearly_equal_sentences_apart():
-    generator = torch.Generator().manual_seed(1)
-    side = torch.zeros(16)
-    side[0] = 0.1
-    vectors = torch.randn(400, 16, generator=generator) * torch.tensor([0.0] + [1.0] * 15) + 3.0
-    vectors = torch.cat([vectors + side, vectors - side])
-    whitening = Whitening(16)
-    whitening.measure(vectors)
-    cosine = lambda a, b: float(torch.nn.functional.cosine_similarity(a, b, dim=0))
-    left, right = vectors[0], vectors[400]
-    assert cosine(left, right) > 0.99 > 0.95 > cosine(whitening(left), whitening(right))

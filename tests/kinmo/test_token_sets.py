@@ -7,6 +7,7 @@ from toy_tokens import said_motions, told_tokens
 from kinelib.bodies.procedural_words import mirrored_words
 from kinelib.kinmo.aligner import AlignerConfig, HierarchicalAligner
 from kinelib.kinmo.codec import mirrored
+from kinelib.kinmo.exchange import draw_exchanges
 from kinelib.kinmo.token_sets import draw_tokens, token_set
 from kinelib.kinmo.tokens import MotionTokenizer, TokenizerConfig
 
@@ -108,6 +109,38 @@ def test_batches_hold_clips_of_like_length():
         assert batch["lengths"].max() - batch["lengths"].min() <= 1
     again = draw(torch.Generator().manual_seed(4))
     assert torch.equal(again["codes"], batch["codes"]) and torch.equal(again["words"].means, batch["words"].means)
+
+
+def test_groups_own_sentences_stand_beside_the_aligners_words(clips, tokenizer, aligner):
+    motions, bank = clips
+    made = token_set(motions, bank, tokenizer, aligner, readings=2, dropped=0.0)
+    rows = torch.arange(4)
+    said = made.take(rows, torch.zeros(4, dtype=torch.long))["words"].said
+    wanted = torch.stack([bank.vectors[bank.rows(own)] for own in motions.groups])
+    assert said.shape == (4, 6, 384) and torch.allclose(said, wanted, atol=1e-3)
+    flat = token_set(motions, bank, tokenizer, None, readings=2)
+    assert flat.take(rows, torch.zeros(4, dtype=torch.long))["words"].said.shape == (4, 6, 0)
+
+
+def test_exchanges_have_one_clips_body_and_anothers_arms(clips, tokenizer, aligner):
+    motions, bank = clips
+    made = token_set(motions, bank, tokenizer, aligner, readings=2, dropped=0.0, exchanges=6, exchanged_share=0.5)
+    bodies, arms = draw_exchanges(motions, 6, torch.Generator().manual_seed(0))
+    assert 0 < len(bodies) == len(made) - 4 and float(made.odds[4:].sum()) == pytest.approx(0.5)
+    for flip in (0, 1):
+        found = made.take(torch.arange(4, len(made)), torch.full((len(bodies),), flip))
+        own, theirs = (made.take(rows, torch.full((len(rows),), flip)) for rows in (bodies, arms))
+        for row, length in enumerate(found["lengths"].tolist()):
+            assert torch.equal(found["codes"][row, :length, [0, 1, 4, 5]], own["codes"][row, :length, [0, 1, 4, 5]])
+            assert torch.equal(found["codes"][row, :length, 2:4], theirs["codes"][row, :length, 2:4])
+        assert torch.allclose(found["words"].said[:, [0, 1, 4, 5]], own["words"].said[:, [0, 1, 4, 5]])
+        assert torch.allclose(found["words"].said[:, 2:4], theirs["words"].said[:, 2:4])
+        across = aligner.encode_texts(
+            {"text": torch.zeros(1, 384), "groups": torch.zeros(1, 6, 384), "interactions": torch.zeros(1, 15, 384)}
+        )["global"].mean
+        assert torch.allclose(found["words"].means[:, 0], across.expand(len(bodies), -1), atol=1e-2), "nothing of the whole"
+    with pytest.raises(ValueError, match="exchanges need"):
+        token_set(motions, bank, tokenizer, None, readings=2, exchanges=2)
 
 
 def test_a_single_reading_is_refused(clips, tokenizer):

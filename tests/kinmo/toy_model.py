@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import torch
-from toy_tokens import TINY, Letters
+from toy_tokens import TINY, Letters, loud
 
 from kinelib.bodies.skeleton import GROUPS
 from kinelib.kinmo.aligner import AlignerConfig, HierarchicalAligner
@@ -45,6 +45,6 @@ def kinmo(clips=(), streams="groups", **changes):
         tokenizer.statistics.set(block_statistics(torch.cat(encode_clips([clip.motion for clip in clips]))))
     aligner = HierarchicalAligner(AlignerConfig(width=WIDTH, layers=1, heads=2, feed_forward=16)).eval()
     sizes = replace(TINY, text_width=WIDTH, streams=len(tokenizer.config.groups), longest=25)
-    generator = MaskedMotionGenerator(sizes).eval()
+    generator = loud(MaskedMotionGenerator(sizes)).eval()
     parts = {"aligner": aligner, "reasoner": Parrot(), "encoder": Letters()} | changes
     return KinMo(generator.requires_grad_(False), tokenizer.requires_grad_(False), **parts)
