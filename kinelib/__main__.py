@@ -247,6 +247,10 @@ def _evaluate(given: argparse.Namespace) -> str:
             options = dict(captured=given.captured, parts=tuple(given.part or PARTS))
             return evaluate_kinmo(given.json, given.profile, given.checkpoint, say=say, **options)
         case "robots":
+            if given.curve:
+                from kinelib.robots.efficiency import curve, curve_table
+
+                return curve_table(curve(dict(given.curve), given.json))
             from kinelib.robots.evaluate import WAYS, evaluate_robots
 
             options = dict(

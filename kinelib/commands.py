@@ -88,6 +88,7 @@ Six groups and fifteen pairs in plain sentences, by rules. Without --out the sen
   python -m kinelib evaluate kimodo-ablation --json ablation.json   eleven small trainings, one part changed in each, an hour
   python -m kinelib evaluate kinmo --json kinmo.json         retrieval, generation, edits, control; --part retrieval for one
   python -m kinelib evaluate robots --suite metaworld --json robots.json   success in held-out scenes
+  python -m kinelib evaluate robots --curve 5=runs/robots-5 --curve 20=runs/robots --json c.json   success by demonstrations
 
 An interrupted evaluation of zipmo, ablation, kimodo-ablation or robots goes on where it stopped.
 Writes metric, value, interval, n, seeds, baseline values and target of every row.""",
@@ -286,6 +287,13 @@ def parser() -> argparse.ArgumentParser:
         "--way", action="append", metavar="NAME", help="robots: one way of acting; repeatable (default: all)"
     )
     evaluate.add_argument("--episodes", type=_at_least_one, metavar="N", help="robots: of every task and way")
+    evaluate.add_argument(
+        "--curve",
+        action="append",
+        type=_numbered,
+        metavar="N=DIR",
+        help="robots: ledgers after N demonstrations; repeatable",
+    )
 
     robots = command("robots", "makes demonstrations of robot tasks with scripted experts")
     robots.add_argument("what", choices=["demos"], help="demos: successful episodes with pictures, exact tracks and actions")
@@ -311,6 +319,13 @@ def _at_least_one(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
+
+
+def _numbered(text: str) -> tuple[int, Path]:
+    number, equals, folder = text.partition("=")
+    if not (equals and folder):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number and a folder such as 5=runs/robots-5")
+    return _at_least_one(number), Path(folder)
 
 
 def _part(text: str) -> tuple[int, int]:
