@@ -34,7 +34,7 @@ from kinelib.kinmo.codec import decode_clips
 from kinelib.kinmo.groups import PAIR_KEYS
 from kinelib.kinmo.masked import Conditions, MaskedMotionGenerator, all_hidden, conditions, pair_means
 from kinelib.kinmo.masks import there
-from kinelib.kinmo.sampling import Sampler, fill, fill_further, generators
+from kinelib.kinmo.sampling import Sampler, believed, fill, fill_further, generators
 from kinelib.kinmo.tokens import STRIDE, MotionTokenizer
 from kinelib.learning.text import TextEncoder
 
@@ -196,9 +196,11 @@ def generate(
     for first in range(0, len(which), batch):
         rows = torch.tensor(which[first : first + batch])
         own = torch.tensor([lengths[row] for row in rows.tolist()])
-        codes = draw_codes(
-            model.generator, words.pick(rows), own, draws[first : first + batch], sampler, levels=levels, remask=remask
-        )
+        told = words.pick(rows)
+        codes = draw_codes(model.generator, told, own, draws[first : first + batch], sampler, levels=levels, remask=remask)
+        if sampler.soft:
+            free = there(own, *codes.shape[1:3])
+            codes = believed(model.generator, codes, free, told.at(levels - 1), own)
         motions += decode_codes(model.tokenizer, codes, own)
     facts = {"seed": seed, "levels": levels, "remask": remask, "steps": sampler.steps, "guidance": sampler.guidance}
     given = [{"groups": dict(one)} if one else {} for one in (groups or [None] * len(prompts))]
@@ -261,7 +263,7 @@ def draw_codes(
 
 @torch.no_grad()
 def decode_codes(tokenizer: MotionTokenizer, codes: Tensor, lengths: Tensor) -> list[Motion]:
-    """The motions of codes (B, L, G, Q) with `lengths` (B,) times each."""
+    """The motions of codes (B, L, G, Q), or of their odds (B, L, G, Q, K), with `lengths` (B,) times each."""
     frames = STRIDE * lengths.to(codes.device)
     features = tokenizer.decode(codes, frames).cpu()
     return decode_clips([one[:length] for one, length in zip(features, frames.tolist(), strict=True)])

@@ -3,7 +3,7 @@
 A motion is read as tokens; those of some groups are hidden and drawn again under the new words, all others keep their codes
 in every layer. What comes back is laid over the motion that was given: only joints of the groups that were drawn anew take
 new turns (the root is the torso's), so that every other joint turns exactly as before. A hand whose shoulder moved is
-elsewhere, of course: turns are against the parent.
+elsewhere, of course: turns are against the parent (an upper arm's against an upright chest, see `laid_over`).
 
     edit_groups   one group's sentence, or several
     edit_action   the whole sentence; drawn anew is every group of which it says something else than the old one did
@@ -30,15 +30,17 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from kinelib.bodies.kinematics import global_from_local
 from kinelib.bodies.motion import Motion
 from kinelib.bodies.rotations import about_y
 from kinelib.bodies.skeleton import GROUPS
 from kinelib.kinmo.coarse_to_fine import KinMo, draw_codes
 from kinelib.kinmo.codec import decode_clips, encode_clips
 from kinelib.kinmo.groups import PAIR_KEYS
-from kinelib.kinmo.sampling import Sampler, generators
+from kinelib.kinmo.sampling import Sampler, believed, generators
 from kinelib.kinmo.tokens import STRIDE, MotionTokenizer
 
+ARMS = ("left_arm", "right_arm")
 LEGS = {"left_leg": [0, 1], "right_leg": [2, 3]}  # contacts of each
 BATCH = 32  # motions drawn together
 
@@ -233,8 +235,9 @@ def redraw(
         lots = [torch.rand(longest, len(streams), generator=generators(seed, 2)[1]) for _ in range(len(codes))]
         unseen = (torch.stack(lots)[:, : codes.shape[1]] >= seen) & present
         how = dict(remask=remask, given=codes, free=free | unseen)
-        found = draw_codes(model.generator, words.pick(rows), lengths, draws, sampler, **how).cpu()
-        found = torch.where(free[..., None], found, codes)
+        found = draw_codes(model.generator, words.pick(rows), lengths, draws, sampler, **how)
+        if sampler.soft:
+            found = believed(model.generator, found, how["free"], words.pick(rows), lengths)
         made += decoded(model.tokenizer, found, [len(one.features) for one in read[rows]])
     pairs = zip(made, motions, read, redrawn, strict=True)
     return [laid_over(placed(new, motion, one.features), motion, own) for new, motion, one, own in pairs]
@@ -242,7 +245,7 @@ def redraw(
 
 @torch.no_grad()
 def decoded(tokenizer: MotionTokenizer, codes: Tensor, frames: Sequence[int]) -> list[Motion]:
-    """Motions of codes (B, L, G, Q) with so many frames each, in the place where features begin."""
+    """Motions of codes (B, L, G, Q) or odds (B, L, G, Q, K) with so many frames each, where their features begin."""
     device = tokenizer.statistics.mean.device
     features = tokenizer.decode(codes.to(device), torch.tensor(list(frames))).cpu()
     return decode_clips([one[:length] for one, length in zip(features, frames, strict=True)])
@@ -250,6 +253,9 @@ def decoded(tokenizer: MotionTokenizer, codes: Tensor, frames: Sequence[int]) ->
 
 def laid_over(made: Motion, motion: Motion, groups: Sequence[str]) -> Motion:
     """`motion`, of which joints of some groups turn as in `made`; the root goes with the torso, contacts with the legs.
+
+    Turns are against the parent, but those of upper arms against a chest that only turns about the vertical: a hand that is
+    up stays up, and does not sway with a chest which leans from step to step, as it would on a stick.
 
     Args:
         made: of the same length and skeleton.
@@ -260,6 +266,12 @@ def laid_over(made: Motion, motion: Motion, groups: Sequence[str]) -> Motion:
     own = [joint for name in groups for joint in joints[name]]
     rotations, root = motion.rotations.clone(), motion.root
     rotations[:, own] = made.rotations[:, own].to(rotations)
+    upper = [joints[name][1] for name in ARMS if name in groups]  # the first is the collar's, which the chest carries
+    if upper and "torso" not in groups:
+        parents = [motion.skeleton.parents[joint] for joint in upper]
+        upright = shoulder_yaw(motion)[:, None] @ shoulder_yaw(made)[:, None].mT @ made.global_rotations()[:, upper]
+        against = global_from_local(rotations, motion.skeleton.parents)[:, parents]
+        rotations[:, upper] = against.mT @ upright.to(against)
     contacts = made.contacts if motion.contacts is None else motion.contacts.clone()
     if motion.contacts is not None and made.contacts is not None:
         feet = [foot for name in groups for foot in LEGS.get(name, [])]
@@ -267,6 +279,13 @@ def laid_over(made: Motion, motion: Motion, groups: Sequence[str]) -> Motion:
     if "torso" in groups:
         root = made.root.to(root)
     return replace(motion, rotations=rotations, root=root, contacts=contacts)
+
+
+def shoulder_yaw(motion: Motion) -> Tensor:
+    """The turn about the vertical (T, 3, 3) of the line between the shoulders."""
+    left, right = (motion.skeleton.check_groups()[name][1] for name in ARMS)
+    line = (joints := motion.positions())[:, left] - joints[:, right]
+    return about_y(torch.atan2(-line[:, 2], line[:, 0]))
 
 
 def placed(made: Motion, motion: Motion, features: Tensor) -> Motion:

@@ -26,7 +26,7 @@ from kinelib.bodies.motion import Motion
 from kinelib.bodies.rotations import about_y, slerp
 from kinelib.kinmo.coarse_to_fine import KinMo, draw_codes
 from kinelib.kinmo.editing import carried, check_length, decoded, tokens_of, yaw_between
-from kinelib.kinmo.sampling import Sampler, generators
+from kinelib.kinmo.sampling import Sampler, believed, generators
 from kinelib.kinmo.tokens import STRIDE
 
 CONTEXT = 2.0  # seconds of both motions that a way between them is drawn from
@@ -156,17 +156,12 @@ def _drawn(
     free = torch.zeros(1, times, config.streams, dtype=torch.bool)
     free[:, first : min(last, times)] = True
     words = model.conditions([prompt], [groups] if groups else None)
-    found = draw_codes(
-        model.generator,
-        words,
-        torch.tensor([times]),
-        generators(seed, 1),
-        Sampler() if sampler is None else sampler,
-        remask=remask,
-        given=codes,
-        free=free,
-    )
-    return decoded(model.tokenizer, found.cpu(), [frames])[0]
+    sampler, lengths = Sampler() if sampler is None else sampler, torch.tensor([times])
+    how = dict(remask=remask, given=codes, free=free)
+    found = draw_codes(model.generator, words, lengths, generators(seed, 1), sampler, **how)
+    if sampler.soft:
+        found = believed(model.generator, found, free, words, lengths)
+    return decoded(model.tokenizer, found, [frames])[0]
 
 
 def _joined(made: Motion, motion: Motion, start: int, stop: int, meet: bool) -> Motion:

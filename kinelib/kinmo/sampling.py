@@ -38,6 +38,7 @@ class Sampler:
     temperature: float = 1.0  # of all draws; 0 takes the likeliest
     residual_temperature: float = 0.0  # of the further codebooks, whose draws are details that need no variety
     kept: float = 0.1  # share of a codebook that is drawn from, the likeliest codes
+    soft: bool = True  # what is decoded are mean code vectors under `believed`, not those of single codes as in MoMask
 
     def __post_init__(self) -> None:
         if self.steps < 1 or min(self.temperature, self.residual_temperature, self.guidance) < 0 or not 0 < self.kept <= 1:
@@ -122,6 +123,30 @@ def fill_further(
         drawn = draw(logits, lengths, draws, sampler.residual_temperature, sampler.kept)
         codes[..., layer] = torch.where(free, drawn, codes[..., layer])
     return codes
+
+
+@torch.no_grad()
+def believed(model: MaskedMotionGenerator, codes: Tensor, free: Tensor, conditions: Conditions, lengths: Tensor) -> Tensor:
+    """What the network believes of tokens once all are drawn: odds of the codes of each, the others given.
+
+    Drawn codes of one pose held for a second change between neighbours, which decoded is a waver; a token's mean vector
+    under these odds does not. `MotionTokenizer.embed` takes odds in the place of codes.
+
+    Args:
+        model: in eval mode.
+        codes: (B, L, G, Q) of all layers.
+        free: (B, L, G) bool; of tokens that are not free the odds are all on their code.
+        conditions: the words. lengths: (B,) times.
+
+    Returns:
+        (B, L, G, Q, K).
+    """
+    free, lengths, conditions = free.to(codes.device), lengths.to(codes.device), conditions.to(codes.device)
+    layers = [model(codes[..., 0], conditions, lengths)]
+    layers += [model.next_layer(codes[..., :layer], conditions, lengths) for layer in range(1, model.config.codebooks)]
+    odds = torch.stack(layers, -2).softmax(-1)
+    sure = torch.nn.functional.one_hot(codes, model.config.codes).to(odds)
+    return torch.where(free[..., None, None], odds, sure)
 
 
 def draw(logits: Tensor, lengths: Tensor, draws: Sequence[torch.Generator], temperature: float, kept: float) -> Tensor:

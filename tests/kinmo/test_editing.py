@@ -1,16 +1,30 @@
 """Edits: one group changes and nothing else, in its place; what is bad is refused by name."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from toy_model import QUICK, kinmo
 
 from kinelib.bodies.procedural import procedural_clips
+from kinelib.bodies.rotations import from_axis_angle
 from kinelib.bodies.skeleton import GROUPS
 from kinelib.bodies.skeletons import SMPLX22
 from kinelib.kinmo import editing
 from kinelib.kinmo.codec import decode_clips
-from kinelib.kinmo.editing import carried, changed_groups, composed, edit_action, edit_groups, joined, laid_over, tokens_of
+from kinelib.kinmo.editing import (
+    carried,
+    changed_groups,
+    composed,
+    edit_action,
+    edit_groups,
+    joined,
+    laid_over,
+    shoulder_yaw,
+    tokens_of,
+)
 from kinelib.kinmo.groups import PAIR_KEYS
+from kinelib.kinmo.sampling import Sampler
 
 JOINTS = SMPLX22.check_groups()
 WAVES = {"left_arm": "The left arm waves."}
@@ -74,15 +88,32 @@ def test_what_is_not_seen_while_drawing_is_kept_all_the_same(model, motions, mon
         shares.append(float((given["free"] & others).sum() / others.sum()))
         return torch.zeros_like(given["given"])
 
-    kept = []
     monkeypatch.setattr(editing, "draw_codes", spy)
-    monkeypatch.setattr(editing, "decoded", lambda tokenizer, codes, frames: kept.append(codes) or motions)
-    edit_groups(model, motions, WAVES, seen=seen)
+    made = edit_groups(model, motions, WAVES, seen=seen, sampler=Sampler(soft=False))
     assert shares[0] == pytest.approx(1 - seen, abs=0.15)
-    for own, read in zip(kept[0], tokens_of(model.tokenizer, motions), strict=True):
-        others = [number for number, name in enumerate(GROUPS) if name != "left_arm"]
-        assert torch.equal(own[: len(read.codes), others], read.codes[:, others])
-        assert not own[:, GROUPS.index("left_arm")].any()
+    others = [joint for name in GROUPS if name != "left_arm" for joint in JOINTS[name]]
+    for own, before in zip(made, motions, strict=True):
+        assert torch.equal(own.rotations[:, others], before.rotations[:, others]) and torch.equal(own.root, before.root)
+
+
+def test_an_arm_keeps_its_place_on_a_chest_that_leans(clips):
+    standing, leaning = clips[0].motion, clips[0].motion
+    spine, rolls = SMPLX22.index("spine2"), 0.3 * torch.sin(torch.arange(len(leaning)) / 3)
+    zero = torch.zeros_like(rolls)
+    rotations = leaning.rotations.clone()
+    rotations[:, spine] = from_axis_angle(torch.stack([zero, zero, rolls], -1)) @ rotations[:, spine]
+    leaning = replace(leaning, rotations=rotations)
+    made = laid_over(standing, leaning, ("left_arm",))
+    shoulder, wrist, hip = (SMPLX22.index(f"left_{name}") for name in ("shoulder", "wrist", "hip"))
+
+    def reach(motion):
+        return (shoulder_yaw(motion).mT @ (motion.positions()[:, wrist] - motion.positions()[:, shoulder])[..., None])[
+            ..., 0
+        ]
+
+    assert (reach(leaning) - reach(standing)).norm(dim=-1).max() > 0.1, "on a stick the hand would sway"
+    assert torch.allclose(reach(made), reach(standing), atol=1e-4)
+    assert torch.equal(made.rotations[:, hip], leaning.rotations[:, hip])
 
 
 def test_a_share_that_is_seen_is_a_share(model, motions):

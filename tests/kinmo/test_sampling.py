@@ -6,7 +6,7 @@ from toy_tokens import TINY, words
 
 from kinelib.kinmo.masked import MaskedMotionGenerator, all_hidden
 from kinelib.kinmo.masks import there
-from kinelib.kinmo.sampling import Sampler, draw, fill, fill_further, generators
+from kinelib.kinmo.sampling import Sampler, believed, draw, fill, fill_further, generators
 
 
 class Sure:
@@ -94,6 +94,18 @@ def test_a_clip_is_the_same_alone_and_beside_longer_ones(model):
     draws = generators(7, 2)[1:]
     alone = fill(model, *hidden(short), both.pick(slice(1, 2)), short, draws, sampler)
     assert torch.equal(alone[0], whole[1, :4])
+
+
+def test_beliefs_are_odds_of_what_is_free_and_certain_of_the_rest(model):
+    codes = torch.randint(8, (2, 6, 6, 3), generator=torch.Generator().manual_seed(0))
+    free = there(LENGTHS, 6, 6)
+    free[:, :, 2] = False
+    odds = believed(model, codes, free, words(2), LENGTHS)
+    assert odds.shape == (2, 6, 6, 3, 8) and torch.allclose(odds.sum(-1), torch.ones(2, 6, 6, 3))
+    assert torch.equal(odds[:, :, 2].argmax(-1), codes[:, :, 2]) and float(odds[:, :, 2].amax(-1).min()) == 1
+    assert torch.allclose(odds[..., 0, :][free], model(codes[..., 0], words(2), LENGTHS).softmax(-1)[free])
+    below = model.next_layer(codes[..., :2], words(2), LENGTHS).softmax(-1)
+    assert torch.allclose(odds[..., 2, :][free], below[free])
 
 
 def test_seeds_and_samples_differ(model):
