@@ -102,11 +102,13 @@ def edit_rows(
         clips = sources_of(kind, held_out, count)
         motions, prompts = [list(part) for part in zip(*clips, strict=True)]
         said = {kind.group: model.reasoner.reason([kind.prompt])[0].groups[kind.group]}
-        tables = [said] * len(motions)
         before = _passed(kind, motions)
-        edited = {
-            "group edit": edit_groups(model, motions, said, seed=seed),
-            "whole body drawn again": redraw(model, motions, prompts, tables, [GROUPS] * len(motions), seed=seed),
+        edited = {  # one by one: a seed's draws are the same for every clip, and every clip shall have its own
+            "group edit": [edit_groups(model, [one], said, seed=seed + n)[0] for n, one in enumerate(motions)],
+            "whole body drawn again": [
+                redraw(model, [one], [prompt], [said], [GROUPS], seed=seed + n)[0]
+                for n, (one, prompt) in enumerate(zip(motions, prompts, strict=True))
+            ],
         }
         for way, made in edited.items():
             effect, (own, others) = _passed(kind, made), changes(motions, made, kind.group)
