@@ -10,7 +10,8 @@ elsewhere, of course: turns are against the parent (an upper arm's against an up
     composed      sentences of some groups from a second prompt: texts for `generate`, of what was never seen together
 
 The paper edits by text alone and draws the whole body again. The length is kept. Sentences of the groups are first heard
-at the second level, so that by default nothing of the first level's draw is kept (`remask=1`, assumption A10).
+at the second level, so that by default nothing of the first level's draw is kept (`remask=1`, assumption A10); and there an
+edit of groups ends, as nobody has said anything of the pairs they are in (`levels=2`).
 
 What is kept speaks louder than words: from a body that walks with hanging arms the network concludes that arms hang, and a
 global text that says so settles it. So an edit of groups reads a global text of what they *now* do (`Reasoner.prompt_for`),
@@ -80,6 +81,7 @@ def edit_groups(
     *,
     seed: int = 0,
     sampler: Sampler | None = None,
+    levels: int = 2,
     remask: float = 1.0,
     seen: float = 0.0,
 ) -> list[Motion]:
@@ -93,6 +95,7 @@ def edit_groups(
         prompts: whole sentences about somebody whose groups do that; None: as the reasoner finds them, or nothing.
         seed: of the draws.
         sampler: how tokens are drawn; None: the defaults.
+        levels: stages, 1 to the generator's levels.
         remask: share of tokens that the second and third stage draw again, (0, 1].
         seen: share of the kept tokens that the network sees while it draws, [0, 1].
 
@@ -111,7 +114,8 @@ def edit_groups(
     if prompts is None:
         prompts = ["" if model.reasoner is None else model.reasoner.prompt_for(own) for own in tables]
     redrawn = [tuple(name for name in GROUPS if name in own) for own in tables]
-    made = redraw(model, motions, prompts, tables, redrawn, seed=seed, sampler=sampler, remask=remask, seen=seen)
+    how = dict(seed=seed, sampler=sampler, levels=min(levels, model.generator.config.levels), remask=remask, seen=seen)
+    made = redraw(model, motions, prompts, tables, redrawn, **how)
     return [motion.with_facts(edited=dict(own)) for motion, own in zip(made, tables, strict=True)]
 
 
@@ -198,6 +202,7 @@ def redraw(
     *,
     seed: int = 0,
     sampler: Sampler | None = None,
+    levels: int | None = None,
     remask: float = 1.0,
     seen: float = 1.0,
 ) -> list[Motion]:
@@ -208,7 +213,7 @@ def redraw(
         motions: N.
         prompts: N global texts, "" for none. groups: N tables of sentences, or None, as of `KinMo.conditions`.
         redrawn: of every motion the names of the groups.
-        seed, sampler, remask, seen: as of :func:`edit_groups`.
+        seed, sampler, remask, seen: as of :func:`edit_groups`. levels: stages; None: all.
     """
     if not 0 <= seen <= 1:
         raise ValueError(f"seen is a share of the kept tokens, in [0, 1]; got {seen}.")
@@ -221,6 +226,7 @@ def redraw(
         check_length(len(motion), longest, f"motion {number}")
     read = tokens_of(model.tokenizer, motions)
     has_groups = model.aligner is not None
+    levels = model.generator.config.levels if levels is None else levels
     words = model.conditions(list(prompts), list(groups) if has_groups else None)
     made: list[Motion] = []
     for first in range(0, len(read), BATCH):
@@ -234,10 +240,10 @@ def redraw(
         # One clip's lots are the same whatever else is in the batch.
         lots = [torch.rand(longest, len(streams), generator=generators(seed, 2)[1]) for _ in range(len(codes))]
         unseen = (torch.stack(lots)[:, : codes.shape[1]] >= seen) & present
-        how = dict(remask=remask, given=codes, free=free | unseen)
+        how = dict(levels=levels, remask=remask, given=codes, free=free | unseen)
         found = draw_codes(model.generator, words.pick(rows), lengths, draws, sampler, **how)
         if sampler.soft:
-            found = believed(model.generator, found, how["free"], words.pick(rows), lengths)
+            found = believed(model.generator, found, how["free"], words.pick(rows).at(levels - 1), lengths)
         made += decoded(model.tokenizer, found, [len(one.features) for one in read[rows]])
     pairs = zip(made, motions, read, redrawn, strict=True)
     return [laid_over(placed(new, motion, one.features), motion, own) for new, motion, one, own in pairs]

@@ -74,6 +74,7 @@ def test_only_tokens_of_the_group_are_free(model, motions, monkeypatch):
     edit_groups(model, motions, [WAVES, {"torso": "Bows."}, {"left_leg": "Kicks.", "right_leg": "Stands."}], seen=1.0)
     free = [[name for number, name in enumerate(GROUPS) if row[:, number].any()] for row in seen["free"]]
     assert free == [["left_arm"], ["torso"], ["left_leg", "right_leg"]]
+    assert seen["levels"] == 2, "of pairs nothing has been said"
     for row, length in zip(seen["free"], seen["lengths"], strict=True):
         assert not row[length:].any() and bool(row[:length].any(1).all())
 
