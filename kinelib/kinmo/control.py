@@ -86,7 +86,7 @@ def follow(
         groups: sentences by group, as of `generate`.
         branch: trained; None: without.
         pull: what is done without training; None: the defaults, `OFF`: nothing.
-        seed, sampler, remask: as of `generate`.
+        seed, sampler, remask: as of `generate`; codes are decoded as drawn (not `soft`), since pull and finish act on them.
 
     Raises:
         ShapeError: for targets of different lengths, or none that is a number. KeyError: for a joint that is not there.

@@ -65,10 +65,10 @@ def test_sentences_that_nearly_agree_are_told_apart(model):
     topics = torch.randn(5, 384, generator=generator)
     vectors = torch.cat([common + topics + sense * side for sense in (-1, 1)])
     model.set_text_statistics(vectors)
-    read = model._whitened(vectors[:, None])[:, 0]
+    read = model.whitening(vectors[:, None])[:, 0]
     apart = lambda x: float((x[0] - x[5]).norm() / (x[0] - x[1]).norm())
     assert apart(read) > 3 * apart(vectors)
-    assert not model._whitened(torch.zeros(2, 1, 384)).any(), "no text stays no text"
+    assert not model.whitening(torch.zeros(2, 1, 384)).any(), "no text stays no text"
     for wrong in (vectors[:1], vectors[:, :10]):
         with pytest.raises(ShapeError):
             model.set_text_statistics(wrong)
