@@ -37,11 +37,11 @@ from kinelib.bodies.rotations import about_y
 from kinelib.bodies.skeleton import GROUPS
 from kinelib.kinmo.coarse_to_fine import KinMo, draw_codes
 from kinelib.kinmo.codec import decode_clips, encode_clips
+from kinelib.kinmo.exchange import ARMS
 from kinelib.kinmo.groups import PAIR_KEYS
 from kinelib.kinmo.sampling import Sampler, believed, generators
 from kinelib.kinmo.tokens import STRIDE, MotionTokenizer
 
-ARMS = ("left_arm", "right_arm")
 LEGS = {"left_leg": [0, 1], "right_leg": [2, 3]}  # contacts of each
 BATCH = 32  # motions drawn together
 

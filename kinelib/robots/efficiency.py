@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from kinelib.learning.files import write_text_whole
-from kinelib.learning.intervals import Interval
 from kinelib.robots.rollouts import Episode, read_ledger, success_difference, success_rate
 
 COMPARED = ("policy", "cloning")
@@ -49,8 +48,9 @@ def curve(folders: Mapping[int, str | Path], json_path: str | Path | None = None
     for demos, folder in sorted(folders.items()):
         found = [read_ledger(Path(folder) / f"{way}.jsonl") for way in COMPARED]
         ours, theirs = _shared(*found)
-        rates = zip((*COMPARED, "policy - cloning"), _rates(ours, theirs), strict=True)
-        points += [Point(what, demos, 100 * r.value, 100 * r.low, 100 * r.high, r.count) for what, r in rates]
+        rates = (success_rate(ours), success_rate(theirs), success_difference(ours, theirs))
+        named = zip((*COMPARED, "policy - cloning"), rates, strict=True)
+        points += [Point(what, demos, 100 * r.value, 100 * r.low, 100 * r.high, r.count) for what, r in named]
     if json_path is not None:
         write_text_whole(Path(json_path), json.dumps([asdict(one) for one in points], indent=1) + "\n")
     return points
@@ -75,7 +75,3 @@ def _shared(ours: Sequence[Episode], theirs: Sequence[Episode]) -> tuple[list[Ep
     """Of two lists of episodes those of tasks and seeds that are in both."""
     keys = {(one.task, one.seed) for one in ours} & {(one.task, one.seed) for one in theirs}
     return tuple([one for one in group if (one.task, one.seed) in keys] for group in (ours, theirs))
-
-
-def _rates(ours: Sequence[Episode], theirs: Sequence[Episode]) -> tuple[Interval, Interval, Interval]:
-    return success_rate(ours), success_rate(theirs), success_difference(ours, theirs)
