@@ -51,6 +51,7 @@ from kinelib.kimodo.train_evaluator import train_evaluator_stage
 from kinelib.learning import checkpoints, state
 from kinelib.learning.fit import FitConfig, FitResult, fit
 from kinelib.learning.profiles import Profile, profile
+from kinelib.learning.schedule import CONTINUED
 from kinelib.learning.text import TextEncoder, text_table
 
 STAGES = (
@@ -244,8 +245,8 @@ def train_stage(
         steps, seconds: instead of the profile's budget.
         seed: of weights, data order and noise.
         captured: folder of Bandai-Namco's clips; default: what KINELIB_DATA points at. None there: procedural motion alone.
-        start: folder of earlier checkpoints; every tensor of `start`/<stage> that fits is where training begins, and its
-            statistics are kept.
+        start: folder of earlier checkpoints; every tensor of `start`/<stage> that fits is where training begins, at
+            `CONTINUED` of the peak learning rate, and its statistics are kept.
         data_share: part of the clips that is trained on, (0, 1].
         network: fields of `DenoiserConfig` to set.
         size: instead of the profile's.
@@ -266,7 +267,7 @@ def train_stage(
     config = FitConfig(
         steps=steps,
         seconds=seconds,
-        learning_rate=size.learning_rate,
+        learning_rate=size.learning_rate * (1 if start is None else CONTINUED),
         optimizer=size.optimizer,
         final_learning_rate=size.final_learning_rate,
         ema_decay=size.ema_decay,

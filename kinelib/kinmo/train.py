@@ -40,6 +40,7 @@ from kinelib.kinmo.tokenizer_training import train_tokenizer
 from kinelib.learning import checkpoints
 from kinelib.learning.fit import FitResult
 from kinelib.learning.profiles import Profile, profile
+from kinelib.learning.schedule import CONTINUED
 from kinelib.learning.text import TextEncoder
 
 GENERATORS = ("generator", "flat")
@@ -170,7 +171,7 @@ def train_stage(
         seed: of weights, data order and noise.
         captured: folder of Bandai-Namco's clips; default: what KINELIB_DATA points at. None there: procedural motion alone.
         start: generators only: folder of earlier checkpoints; every tensor of `start`/<stage> that fits is where training
-            begins.
+            begins, at `CONTINUED` of the peak learning rate.
         size: instead of the profile's.
         encoder: of sentences; None: MiniLM.
         changes: other arguments of the stage's own training function, for a study.
@@ -233,8 +234,9 @@ def _train_generator(
     guessed = reasoned_rows(data.reasoner, data.held_out, data.bank)
     alone = dict(predicted=guessed, predicted_share=1.0, dropped=0.0, readings=2)
     held_out = token_set(data.held_out, data.bank, tokenizer, aligner, **alone)
-    own = dict(config=size.generator, loss=size.loss, batch=size.generator_batch, learning_rate=size.generator_rate)
     earlier = start and load_generator(stage, start)
+    rate = size.generator_rate * (CONTINUED if earlier else 1)
+    own = dict(config=size.generator, loss=size.loss, batch=size.generator_batch, learning_rate=rate)
     facts = _facts(data.train, stage, name)
     facts["licence"] = checkpoints.inherited_licence(facts["licence"], start and Path(start) / stage)
     own |= dict(codes=tokenizer.config.codes, name=stage, start=earlier, **facts)

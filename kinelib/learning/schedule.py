@@ -12,6 +12,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+CONTINUED = 0.3  # of the peak, where training starts from earlier weights: the whole peak first undoes what they learnt
+
 
 def learning_rate_factor(progress: float, warmup: float, final: float) -> float:
     """Linear warm-up from 0 to 1, then half a cosine from 1 down to ``final``.

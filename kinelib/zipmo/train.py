@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from kinelib.learning import checkpoints, state
 from kinelib.learning.fit import FitConfig, FitResult, fit
 from kinelib.learning.profiles import Profile, profile
+from kinelib.learning.schedule import CONTINUED
 from kinelib.learning.text import TextEncoder, TextTable, text_table
 from kinelib.zipmo.autoencoder import AutoencoderConfig, TrackAutoencoder
 from kinelib.zipmo.autoregressive import AutoregressiveModel
@@ -164,7 +165,9 @@ def build(stage: str, size: Profile) -> nn.Module:
         return TrackAutoencoder(paper if size is Profile.PAPER else AutoencoderConfig())
     if stage == "planner":
         paper = FlowMatcherConfig(width=1024, image_width=768, depth=24, heads=16, patch=1, finely=False)
-        return FlowMatcher(paper if size is Profile.PAPER else FlowMatcherConfig())
+        # Most clips without pokes: what a sentence says is learnt where nothing else says it (LOG.md).
+        lab = FlowMatcherConfig(drop=0.6, text_drop=0.25)
+        return FlowMatcher({Profile.PAPER: paper, Profile.LAB: lab}.get(size, FlowMatcherConfig()))
     rest = (Regression, DirectFlowMatcher, AutoregressiveModel, VideoFlowMatcher)
     return dict(zip(STAGES[2:], rest, strict=True))[stage]()
 
@@ -217,7 +220,8 @@ def train_stage(
         steps, seconds: instead of the profile's budget.
         seed: of weights, data order and noise.
         real: folder of real-video shards; default: `real` in :func:`data_folder`, if it is there.
-        start: folder of earlier checkpoints; every tensor of `start`/<stage> that fits is where training begins.
+        start: folder of earlier checkpoints; every tensor of `start`/<stage> that fits is where training begins, at
+                `CONTINUED` of the peak learning rate.
 
     Raises:
         ValueError: for an unknown stage or profile, both steps and seconds, or an autoencoder that does not fit.
@@ -230,7 +234,7 @@ def train_stage(
     size, out = SIZES[name], Path(out)
     if steps is None and seconds is None:
         seconds = size.seconds[stage]
-    rate = size.learning_rate * (1 if stage == "autoencoder" else 0.75)
+    rate = size.learning_rate * (1 if stage == "autoencoder" else 0.75) * (1 if start is None else CONTINUED)
     config = FitConfig(steps=steps, seconds=seconds, learning_rate=rate, ema_decay=0.998, seed=seed, log_every=50)
     state.check_free(out / stage, out / f"{stage}-training", resume=resume, overwrite=overwrite)
     if real is not None and not Path(real).is_dir():

@@ -17,6 +17,7 @@ from kinelib.kinmo.sampling import Sampler
 from kinelib.kinmo.tokens import TokenizerConfig
 from kinelib.kinmo.train import SHIPPED_STAGES, SIZES, STAGES, Size, reasoned_rows, train_stage
 from kinelib.learning.profiles import Profile
+from kinelib.learning.schedule import CONTINUED
 
 SMALL = Size(
     10,
@@ -58,7 +59,9 @@ def test_all_stages_train_and_make_motion_from_words(small):
     for stage in ("tokenizer", "aligner"):
         (more["out"]).mkdir(exist_ok=True)
         (more["out"] / stage).symlink_to(small["out"] / stage)
-    train_stage("generator", **more, learning_rate=1e-9)
+    peak = max(entry["learning_rate"] for entry in train_stage("generator", **more).losses)
+    assert 0 < peak <= CONTINUED * SMALL.generator_rate, "earlier weights are not undone by a full peak"
+    train_stage("generator", **more, learning_rate=1e-9, overwrite=True)
     pairs = zip(load_generator(folder=more["out"]).parameters(), model.generator.parameters(), strict=True)
     assert all(torch.allclose(a, b, atol=1e-3) for a, b in pairs)
 
