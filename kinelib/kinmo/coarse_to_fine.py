@@ -145,7 +145,8 @@ def read_texts(aligner: HierarchicalAligner, texts: Mapping[str, Tensor]) -> Con
     means = torch.stack([level.mean for level in levels], 1)
     of_groups = lambda one: one.states * one.mask[..., None] if one.mask.shape[1] == len(GROUPS) else pair_means(*one[1:])
     states = [of_groups(level) for level in levels[1:]]
-    return conditions(means, torch.stack(states, 1) if states else None, said=texts.get("groups"))
+    own = torch.cat([texts["text"][:, None], texts["groups"]], 1) if "groups" in texts else None
+    return conditions(means, torch.stack(states, 1) if states else None, said=own)
 
 
 def generate(
@@ -197,11 +198,8 @@ def generate(
         rows = torch.tensor(which[first : first + batch])
         own = torch.tensor([lengths[row] for row in rows.tolist()])
         told = words.pick(rows)
-        codes = draw_codes(model.generator, told, own, draws[first : first + batch], sampler, levels=levels, remask=remask)
-        if sampler.soft:
-            free = there(own, *codes.shape[1:3])
-            codes = believed(model.generator, codes, free, told.at(levels - 1), own)
-        motions += decode_codes(model.tokenizer, codes, own)
+        mine, how = draws[first : first + batch], dict(levels=levels, remask=remask)
+        motions += decode_codes(model.tokenizer, draw_decodable(model.generator, told, own, mine, sampler, **how), own)
     facts = {"seed": seed, "levels": levels, "remask": remask, "steps": sampler.steps, "guidance": sampler.guidance}
     given = [{"groups": dict(one)} if one else {} for one in (groups or [None] * len(prompts))]
     return [
@@ -259,6 +257,26 @@ def draw_codes(
         codes = fill(generator, codes, free, words.at(level), lengths, draws, sampler, hidden=hidden)
     given = torch.cat([codes[..., None], given[..., 1:]], -1)
     return fill_further(generator, given, free, words.at(levels - 1), lengths, draws, sampler)
+
+
+def draw_decodable(
+    generator: MaskedMotionGenerator,
+    words: Conditions,
+    lengths: Tensor,
+    draws: Sequence[torch.Generator],
+    sampler: Sampler,
+    *,
+    levels: int | None = None,
+    free: Tensor | None = None,
+    **more,
+) -> Tensor:
+    """What :func:`draw_codes` draws of its arguments, as it shall be decoded: codes, or their odds (B, L, G, Q, K)."""
+    levels = generator.config.levels if levels is None else levels
+    codes = draw_codes(generator, words, lengths, draws, sampler, levels=levels, free=free, **more)
+    if not sampler.soft:
+        return codes
+    free = there(lengths, *codes.shape[1:3]) if free is None else free
+    return believed(generator, codes, free, words.at(levels - 1), lengths)
 
 
 @torch.no_grad()

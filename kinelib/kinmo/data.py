@@ -302,6 +302,12 @@ class Batches:
         )
 
 
+def belongs(slot: str, groups: Sequence[str]) -> bool | None:
+    """Whether a group, or a pair with both its groups, is one of some groups; None: a pair across these and the others."""
+    inside = {name in groups for name in slot.split("|")}
+    return inside.pop() if len(inside) == 1 else None
+
+
 def mirrored_slots() -> Tensor:
     """(21,) for every group and pair the one it becomes in the mirror."""
     return torch.tensor([SLOT_KEYS.index(mirrored_key(key)) for key in SLOT_KEYS])

@@ -35,11 +35,11 @@ from kinelib.bodies.kinematics import global_from_local
 from kinelib.bodies.motion import Motion
 from kinelib.bodies.rotations import about_y
 from kinelib.bodies.skeleton import GROUPS
-from kinelib.kinmo.coarse_to_fine import KinMo, draw_codes
+from kinelib.kinmo.coarse_to_fine import KinMo, draw_decodable
 from kinelib.kinmo.codec import decode_clips, encode_clips
+from kinelib.kinmo.data import SLOT_KEYS, belongs
 from kinelib.kinmo.exchange import ARMS
-from kinelib.kinmo.groups import PAIR_KEYS
-from kinelib.kinmo.sampling import Sampler, believed, generators
+from kinelib.kinmo.sampling import Sampler, generators
 from kinelib.kinmo.tokens import STRIDE, MotionTokenizer
 
 LEGS = {"left_leg": [0, 1], "right_leg": [2, 3]}  # contacts of each
@@ -178,10 +178,8 @@ def composed(model: KinMo, first: str, second: str, groups: Sequence[str]) -> tu
     if unknown := sorted(set(groups) - set(GROUPS)):
         raise KeyError(f"{unknown[0]!r} is no group; there are {', '.join(GROUPS)}.")
     ours, theirs = model.sentences([first, second])
-    said = {name: (theirs if name in groups else ours)[name] for name in GROUPS}
-    for key in PAIR_KEYS:
-        inside = {name in groups for name in key.split("|")}
-        said[key] = "" if len(inside) == 2 else (theirs if True in inside else ours)[key]
+    whose = {True: theirs, False: ours, None: dict.fromkeys(SLOT_KEYS, "")}
+    said = {key: whose[belongs(key, groups)][key] for key in SLOT_KEYS}
     return joined(first, second), said
 
 
@@ -241,9 +239,7 @@ def redraw(
         lots = [torch.rand(longest, len(streams), generator=generators(seed, 2)[1]) for _ in range(len(codes))]
         unseen = (torch.stack(lots)[:, : codes.shape[1]] >= seen) & present
         how = dict(levels=levels, remask=remask, given=codes, free=free | unseen)
-        found = draw_codes(model.generator, words.pick(rows), lengths, draws, sampler, **how)
-        if sampler.soft:
-            found = believed(model.generator, found, how["free"], words.pick(rows).at(levels - 1), lengths)
+        found = draw_decodable(model.generator, words.pick(rows), lengths, draws, sampler, **how)
         made += decoded(model.tokenizer, found, [len(one.features) for one in read[rows]])
     pairs = zip(made, motions, read, redrawn, strict=True)
     return [laid_over(placed(new, motion, one.features), motion, own) for new, motion, one, own in pairs]

@@ -7,7 +7,9 @@ differences on the same clips: it does where their interval is above zero (the p
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
+from itertools import product
 
 import torch
 
@@ -51,6 +53,7 @@ def retrieval_rows(
         found = {stage: report(aligners[stage], motions, bank, source) for stage in stages}
         for stage in stages:
             rows += protocol_rows(table, ROW_NAMES[stage], found[stage])
+        rows += label_rows(table, motions)
         if FULL in found:
             for baseline in (one for one in BASELINES if one in found):
                 rows += difference_rows(table, baseline, found[FULL], found[baseline], motions)
@@ -71,6 +74,21 @@ def protocol_rows(table: str, what: str, found: Report) -> list[Row]:
                     rows += over_clips(table, what, metric, each[depth], unit, **more)
                 else:
                     rows.append(plain(table, what, metric, numbers[depth], one.queries, unit, **more))
+    return rows
+
+
+def label_rows(table: str, motions: MotionTexts) -> list[Row]:
+    """Protocol (a) for somebody who knows content and style of every clip and nothing else: R@k by luck among equals.
+
+    It is the ceiling of reading labels right, both ways. Whoever is above it tells clips of one content and style apart.
+    """
+    alike = Counter(motions.labels)
+    share = lambda label, depth: 100.0 * min(depth, alike[label]) / alike[label]
+    rows = []
+    for way, depth in product(WAYS, (1, 3, 10)):
+        values = torch.tensor([share(label, depth) for label in motions.labels])
+        more = {"gallery": len(motions), "chance": 100.0 * depth / len(motions)}
+        rows += over_clips(table, "content and style known, nothing else", f"(a) R@{depth}, {way}", values, "%", **more)
     return rows
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from kinelib.bodies.skeleton import GROUPS
-from kinelib.kinmo.data import HELD_OUT_COMBINATIONS, SLOT_KEYS, MotionTexts
+from kinelib.kinmo.data import HELD_OUT_COMBINATIONS, SLOT_KEYS, MotionTexts, belongs
 
 ARMS = ("left_arm", "right_arm")
 DEEDS = {"wave": ("waves",), "raise-up": ("raised", "held above", "held at", "held in front", "held sideways")}
@@ -69,10 +69,9 @@ def exchanged_slots(body: Tensor, arms: Tensor, nothing: int) -> Tensor:
 
     Groups and pairs keep the sentence of the clip that they come from; of pairs across the two nothing is said.
     """
-    inside = torch.tensor([sum(name in ARMS for name in key.split("|")) for key in SLOT_KEYS])
-    size = torch.tensor([len(key.split("|")) for key in SLOT_KEYS])
-    found = torch.where(inside == size, arms, body)
-    return torch.where((inside > 0) & (inside < size), torch.full_like(found, nothing), found)
+    whose = [belongs(key, ARMS) for key in SLOT_KEYS]
+    of_arms, across = (torch.tensor([one is which for one in whose]) for which in (True, None))
+    return torch.where(of_arms, arms, body).masked_fill(across, nothing)
 
 
 def exchanged_codes(body: Tensor, arms: Tensor, lengths: Tensor, streams: tuple[str, ...]) -> Tensor:

@@ -166,9 +166,9 @@ def train_generator(
     seconds = 1500.0 if seconds is None and steps is None else seconds
     torch.manual_seed(seed)
     model = MaskedMotionGenerator(fitting(config or GeneratorConfig(), motions, codes))
-    sentences = motions.sentences[motions.said.unique().long()]
-    sentences = sentences[(sentences != 0).any(-1)]  # no text is no sentence
-    model.set_text_statistics(motions.means.flatten(0, 1), motions.states.flatten(0, 1), sentences)
+    parts = [motions.sentences[part.unique().long()] for part in (motions.said[..., 1:], motions.said[..., :1])]
+    of_groups, of_wholes = (part[(part != 0).any(-1)] for part in parts)  # no text is no sentence
+    model.set_text_statistics(motions.means.flatten(0, 1), motions.states.flatten(0, 1), of_groups, of_wholes)
     if start is not None:
         own = model.state_dict()
         earlier = {key: one for key, one in start.state_dict().items() if key in own and own[key].shape == one.shape}

@@ -24,9 +24,9 @@ from torch import Tensor
 from kinelib.bodies.humanml3d import FPS
 from kinelib.bodies.motion import Motion
 from kinelib.bodies.rotations import about_y, slerp
-from kinelib.kinmo.coarse_to_fine import KinMo, draw_codes
+from kinelib.kinmo.coarse_to_fine import KinMo, draw_decodable
 from kinelib.kinmo.editing import carried, check_length, decoded, tokens_of, yaw_between
-from kinelib.kinmo.sampling import Sampler, believed, generators
+from kinelib.kinmo.sampling import Sampler, generators
 from kinelib.kinmo.tokens import STRIDE
 
 CONTEXT = 2.0  # seconds of both motions that a way between them is drawn from
@@ -158,9 +158,7 @@ def _drawn(
     words = model.conditions([prompt], [groups] if groups else None)
     sampler, lengths = Sampler() if sampler is None else sampler, torch.tensor([times])
     how = dict(remask=remask, given=codes, free=free)
-    found = draw_codes(model.generator, words, lengths, generators(seed, 1), sampler, **how)
-    if sampler.soft:
-        found = believed(model.generator, found, free, words, lengths)
+    found = draw_decodable(model.generator, words, lengths, generators(seed, 1), sampler, **how)
     return decoded(model.tokenizer, found, [frames])[0]
 
 

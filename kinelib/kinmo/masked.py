@@ -15,9 +15,9 @@ Departures from the paper, which is silent on most of it:
   - from the second level on every group's own state is read, and at the third the mean state of the five pairs a group is in
     (`states`; the paper: the mean alone). This is what lets one group's sentence speak to that group.
   - the table that embeds the codes of a layer is also the one they are recognised by, in both transformers.
-  - from the second level on every group's own sentence is read as well, as the encoder's vector, whitened (`sentence_width`;
-    the paper: the aligner's means alone). "Is raised" and "is raised and waves" are 1.5 spreads apart in the aligner's
-    space, 14 in that of whitened sentences. What a group's sentence says also goes straight to its own tokens.
+  - the whole sentence, and from the second level on every group's own, is read as well, as the encoder's vector, whitened
+    (`sentence_width`; the paper: the aligner's means alone). "Is raised" and "is raised and waves" are 1.5 spreads apart in
+    the aligner's space, 14 in that of whitened sentences. What a group's sentence says also goes straight to its own tokens.
   - words also scale and shift what the layers read (`modulate`; the paper: tokens of the sequence alone).
   - no text is a learned vector, as zero may be a valid mean; what is read is whitened by statistics of the training texts.
   - norms before each part instead of after it, which needs no warm-up of thousands of steps.
@@ -44,6 +44,7 @@ from kinelib.learning.whitening import Whitening
 from kinelib.notation import ShapeError, check_shape
 
 LEVELS = ("global", "group", "interaction")
+SAID = 1 + len(GROUPS)  # sentences that are read themselves: the whole one, and one a group
 OWN_FLOOR = 1.0  # of the whitening of groups' own sentences: little of what no annotator says is blown up
 
 
@@ -66,12 +67,12 @@ class GeneratorConfig:
     longest: int = 25  # times of the longest clip in training
     cumulative: bool = True  # a level sees the means of those before it; the paper: False
     states: bool = True  # groups' and pairs' own states are read; the paper: False
-    sentence_width: int = 384  # S of the groups' own sentence vectors; 0, as in the paper: they are not read
+    sentence_width: int = 384  # S of the sentences' own vectors, the whole's and groups'; 0, as in the paper: not read
     modulate: bool = True  # words scale and shift what layers read; the paper: False
 
     @property
     def reads_sentences(self) -> bool:
-        """Whether groups' own sentences are read: a generator of one level has none."""
+        """Whether sentences' own vectors are read: at one level the mean is such a vector already."""
         return bool(self.sentence_width) and self.levels > 1
 
 
@@ -82,7 +83,7 @@ class Conditions(NamedTuple):
     states: Tensor  # (B, V - 1, 6, C) of every group: its own sentence's state, and the mean of its five pairs' states
     level: Tensor  # (B,) up to which level it is seen, 0..V - 1
     silent: Tensor  # (B,) bool, True where no words are seen at all
-    said: Tensor  # (B, 6, S) vectors of the groups' own sentences, zeros where nothing is said; S = 0: not known
+    said: Tensor  # (B, 7, S) vectors of the whole and the groups' own sentences, zeros for nothing; S = 0: not known
 
     def at(self, level: int) -> Conditions:
         """The same words, seen up to another level."""
@@ -108,7 +109,7 @@ def conditions(
     """Words that are seen up to a level.
 
     Args:
-        means: (B, V, C). states: (B, V - 1, 6, C); None: zeros. said: (B, 6, S); None: nothing.
+        means: (B, V, C). states: (B, V - 1, 6, C); None: zeros. said: (B, 7, S); None: nothing.
         level: the same for all clips; None: the last.
     """
     sizes = check_shape("means", means, "B V C")
@@ -117,8 +118,8 @@ def conditions(
     check_shape("states", states, "B U G C", B=sizes["B"], U=sizes["V"] - 1, G=len(GROUPS), C=sizes["C"])
     level = sizes["V"] - 1 if level is None else level
     silent = torch.zeros(sizes["B"], dtype=torch.bool, device=means.device)
-    said = means.new_zeros(sizes["B"], len(GROUPS), 0) if said is None else said
-    check_shape("said", said, "B G S", B=sizes["B"], G=len(GROUPS))
+    said = means.new_zeros(sizes["B"], SAID, 0) if said is None else said
+    check_shape("said", said, "B N S", B=sizes["B"], N=SAID)
     return Conditions(means, states, torch.full_like(silent, level, dtype=torch.long), silent, said)
 
 
@@ -182,7 +183,7 @@ class Trunk(nn.Module):
 
 
 class OwnSentences(nn.Module):
-    """What every group's own sentence says: to all, and straight to what is told of the group's own tokens.
+    """What sentences say themselves: the whole one and every group's to all, a group's straight to its own tokens as well.
 
     Args:
         config: sizes.
@@ -191,16 +192,22 @@ class OwnSentences(nn.Module):
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
         width = config.width
-        self.whitening = Whitening(config.sentence_width)
+        self.whole_whitening, self.whitening = (Whitening(config.sentence_width) for _ in range(2))
+        self.read_whole = nn.Linear(config.sentence_width, width, bias=False)
         self.read = nn.Sequential(nn.Linear(config.sentence_width, width), nn.GELU())
         self.to_all = nn.Linear(len(GROUPS) * width, width, bias=False)
         # One for the base, one for the further codebooks: scale and shift of the vectors told of a group's tokens.
         self.to_own = nn.ModuleList(nn.Linear(width, 2 * config.code_width, bias=False) for _ in range(2))
-        for layer in (self.to_all, *self.to_own):
+        for layer in (self.read_whole, self.to_all, *self.to_own):
             nn.init.zeros_(layer.weight)
 
+    def whole(self, said: Tensor) -> Tensor:
+        """What the first of the sentences (B, 7, S) says of the whole body, (B, W)."""
+        return self.read_whole(self.whole_whitening.directions(said[:, 0].float()))
+
     def forward(self, said: Tensor, heard: Tensor) -> tuple[Tensor, Tensor]:
-        """Sentences (B, 6, S) of clips that heard them (B,) -> what all groups hear (B, W), and each its own (B, 6, W)."""
+        """Sentences (B, 7, S) of clips that heard them (B,) -> what all groups hear (B, W), and each its own (B, 6, W)."""
+        said = said[:, 1:]
         known = (said != 0).any(-1, keepdim=True) & heard[:, None, None]
         own = self.read(self.whitening.directions(said.float())) * known
         return self.to_all(rearrange(own, "b g w -> b (g w)")), own
@@ -250,14 +257,19 @@ class MaskedMotionGenerator(nn.Module):
         self.read_states = nn.Linear(inputs, config.width, bias=False) if config.states and inputs else None
         self.sentences = OwnSentences(config) if config.reads_sentences else None
 
-    def set_text_statistics(self, means: Tensor, states: Tensor, sentences: Tensor | None = None) -> None:
+    def set_text_statistics(
+        self, means: Tensor, states: Tensor, sentences: Tensor | None = None, wholes: Tensor | None = None
+    ) -> None:
         """Whitens what is read by the statistics of N training texts.
 
         Args:
-            means: (N, V, C). states: (N, V - 1, 6, C). sentences: (U, S) vectors of the groups' different sentences.
+            means: (N, V, C). states: (N, V - 1, 6, C).
+            sentences, wholes: (U, S) vectors of the different sentences of groups, and of whole bodies.
         """
         if self.sentences is not None and sentences is not None:
             self.sentences.whitening.measure(sentences.float(), OWN_FLOOR)
+        if self.sentences is not None and wholes is not None:
+            self.sentences.whole_whitening.measure(wholes.float())
         for level, whitening in enumerate(self.whitening):
             whitening.measure(means[:, level].float())
         if states.shape[1]:
@@ -325,6 +337,9 @@ class MaskedMotionGenerator(nn.Module):
     def _words(self, conditions: Conditions, lengths: Tensor, times: int) -> Words:
         means, states, level, silent, said = conditions
         heard = [read(white(means[:, v].float())) for v, (read, white) in enumerate(self._readers())]
+        listens = self.sentences is not None and bool(said.shape[-1])
+        if listens:
+            heard[0] = heard[0] + self.sentences.whole(said)
         tokens = torch.where(silent[:, None, None], self.no_means, torch.stack(heard, 1))
         order = torch.arange(self.config.levels, device=level.device)
         seen = order <= level[:, None] if self.config.cumulative else order == level[:, None]
@@ -336,7 +351,7 @@ class MaskedMotionGenerator(nn.Module):
             known = known & (order[1:] <= level[:, None])[:, :, None, None]
             added = self.read_states(rearrange(torch.where(known, own, 0.0), "b u g c -> b 1 (u g c)"))
         summary, own = reduce(tokens * seen[..., None], "b v w -> b w", "sum"), None
-        if self.sentences is not None and said.shape[-1]:
+        if listens:
             to_all, own = self.sentences(said, ~silent & (level > 0))
             added, summary = added + to_all[:, None], summary + to_all
         return Words(added, tokens, torch.cat([seen, present], 1), summary, own)
@@ -352,7 +367,7 @@ class MaskedMotionGenerator(nn.Module):
         shape = {"B": batch, "U": config.levels - 1, "G": len(GROUPS), "C": config.text_width}
         check_shape("states", conditions.states, "B U G C", **shape)
         if self.sentences is not None and conditions.said.shape[-1]:
-            check_shape("said", conditions.said, "B G S", B=batch, G=len(GROUPS), S=config.sentence_width)
+            check_shape("said", conditions.said, "B N S", B=batch, N=SAID, S=config.sentence_width)
 
 
 def pair_means(interactions: Tensor, said: Tensor) -> Tensor:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 AT_ONCE = 256  # clips encoded together
 CLASSES = 8  # of clips by length
+LAYOUT = 2  # of the cached tensors; what an earlier one cached is made again
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +47,7 @@ class TokenSet:
     lengths: Tensor  # (N,) times
     means: Tensor  # (N, R, V, C) float16
     states: Tensor  # (N, R, V - 1, 6, C) float16
-    said: Tensor  # (N, R, 6) int32, rows of `sentences`, what is said of every group
+    said: Tensor  # (N, R, 7) int32, rows of `sentences`, what is said of the whole and of every group
     sentences: Tensor  # (U, S) float16, the last row zeros; S = 0 without an aligner
     odds: Tensor  # (N,) float64, how often a clip is drawn
 
@@ -99,7 +100,7 @@ def token_set(
         raise ValueError("exchanges need an aligner that reads groups' sentences, and a tokenizer with streams='groups'.")
     drawn = draw_exchanges(motions, exchanges, torch.Generator().manual_seed(seed))
     make = lambda: _make(motions, bank, tokenizer, aligner, predicted, predicted_share, dropped, readings, seed, drawn)
-    name = [_digest(motions.frames), _digest(bank.vectors), _weights(tokenizer), aligner and _weights(aligner)]
+    name = [LAYOUT, _digest(motions.frames), _digest(bank.vectors), _weights(tokenizer), aligner and _weights(aligner)]
     name += [predicted is not None and _digest(predicted), predicted_share, dropped, readings, seed, *map(_digest, drawn)]
     parts = make() if cache is None else _cached(Path(cache), json.dumps(name), make)
     odds = _odds(motions.sources, captured_share)
@@ -152,7 +153,7 @@ def _make(
         pairs = [(rows, None) for rows in every] + [*zip(*(part.split(AT_ONCE) for part in exchanges), strict=True)]
         own = [_read(tables, aligner, *pair, reading % 2 == 1, dropped, generator) for pair in pairs if len(pair[0])]
         words.append([one for one, _ in own])
-        rows_said.append(torch.cat([slots for _, slots in own])[:, : len(GROUPS)].int())
+        rows_said.append(torch.cat([rows for _, rows in own]).int())
     join = lambda part: torch.stack([torch.cat([getattr(one, part) for one in own]).half() for own in words], 1)
     sentences = bank.vectors.half() if aligner is not None else torch.zeros(len(bank.vectors), 0).half()
     return {
@@ -174,7 +175,7 @@ def _read(
     dropped: float,
     generator: torch.Generator,
 ) -> tuple[Conditions, Tensor]:
-    """One reading of clips `rows`, with the arms of clips `arms`, and the bank's rows of what groups and pairs do."""
+    """One reading of clips `rows`, with the arms of clips `arms`, and the bank's rows (B, 7) of the whole and of groups."""
     bank, rand = tables.bank, lambda *shape: torch.rand(*shape, generator=generator)
     wording = (rand(len(rows)) * tables.choices[rows]).long()
     said, slots = tables.wordings[rows, wording], tables.slots[rows]
@@ -190,10 +191,11 @@ def _read(
         said, slots = bank.reflected[said], bank.reflected[slots[:, tables.partners]]
     slots = torch.where(rand(*slots.shape) < dropped, bank.nothing, slots)
     text, others = bank.vectors[said], bank.vectors[slots]
+    own = torch.cat([said[:, None], slots[:, : len(GROUPS)]], 1)
     if aligner is None:
-        return conditions(text[:, None]), slots
+        return conditions(text[:, None]), own
     inner, outer = others[:, : len(GROUPS)], others[:, len(GROUPS) :]
-    return read_texts(aligner, {"text": text, "groups": inner, "interactions": outer}), slots
+    return read_texts(aligner, {"text": text, "groups": inner, "interactions": outer}), own
 
 
 def _odds(sources: tuple[str, ...], captured_share: float | None) -> Tensor:

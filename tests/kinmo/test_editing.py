@@ -70,7 +70,7 @@ def test_only_tokens_of_the_group_are_free(model, motions, monkeypatch):
         seen.update(given, lengths=lengths)
         return given["given"]
 
-    monkeypatch.setattr(editing, "draw_codes", spy)
+    monkeypatch.setattr(editing, "draw_decodable", spy)
     edit_groups(model, motions, [WAVES, {"torso": "Bows."}, {"left_leg": "Kicks.", "right_leg": "Stands."}], seen=1.0)
     free = [[name for number, name in enumerate(GROUPS) if row[:, number].any()] for row in seen["free"]]
     assert free == [["left_arm"], ["torso"], ["left_leg", "right_leg"]]
@@ -89,7 +89,7 @@ def test_what_is_not_seen_while_drawing_is_kept_all_the_same(model, motions, mon
         shares.append(float((given["free"] & others).sum() / others.sum()))
         return torch.zeros_like(given["given"])
 
-    monkeypatch.setattr(editing, "draw_codes", spy)
+    monkeypatch.setattr(editing, "draw_decodable", spy)
     made = edit_groups(model, motions, WAVES, seen=seen, sampler=Sampler(soft=False))
     assert shares[0] == pytest.approx(1 - seen, abs=0.15)
     others = [joint for name in GROUPS if name != "left_arm" for joint in JOINTS[name]]

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from toy_model import kinmo
-from toy_tokens import TINY, Letters
+from toy_tokens import TINY, Letters, said_motions
 
 from kinelib.bodies.procedural import procedural_clips
 from kinelib.kinmo import evaluate_edits
@@ -14,6 +14,7 @@ from kinelib.kinmo.aligner import AlignerConfig
 from kinelib.kinmo.data import HELD_OUT_COMBINATIONS, training_set
 from kinelib.kinmo.evaluate import PARTS, Extent, evaluate_kinmo
 from kinelib.kinmo.evaluate_edits import changes, in_place, kinds
+from kinelib.kinmo.evaluate_texts import label_rows
 from kinelib.kinmo.tokens import TokenizerConfig
 from kinelib.kinmo.train import SHIPPED_STAGES, Size, train_stage
 
@@ -54,6 +55,15 @@ def test_every_table_stands_beside_its_baselines(trained, tmp_path, monkeypatch)
     assert found["unseen combinations", "one prompt", "both parts"]["n"] == len(HELD_OUT_COMBINATIONS)
     edit = found["group edits", "group edit", "change of other joints over that"]
     assert edit["value"] == 0.0, "joints of other groups turn exactly as before, whatever the network says"
+
+
+def test_who_knows_labels_alone_finds_a_clip_by_luck_among_its_equals():
+    motions, _ = said_motions(4)
+    motions = replace(motions, labels=("a", "a", "a", "b"))
+    rows = {row.metric: row for row in label_rows("retrieval", motions)}
+    found = {depth: rows[f"(a) R@{depth}, text to motion"] for depth in (1, 3)}
+    assert found[1].value == pytest.approx(100 * (3 / 3 + 1) / 4) and found[3].value == 100.0
+    assert found[1].chance == 25.0 and found[1].gallery == 4 and found[1].low < found[1].value < found[1].high
 
 
 def test_joints_are_compared_in_one_place():

@@ -73,7 +73,9 @@ def test_words_of_finer_levels_are_not_seen(model, level):
     base, ours, others = codes()[..., 0], words(2, seed=1), words(2, seed=2)
     means, states = ours.means.clone(), ours.states.clone()
     means[:, level + 1 :], states[:, level:] = others.means[:, level + 1 :], others.states[:, level:]
-    said = others.said if level == 0 else ours.said  # a group's own sentence is heard from the second level on
+    said = ours.said.clone()
+    if level == 0:  # a group's own sentence is heard from the second level on, the whole one from the first
+        said[:, 1:] = others.said[:, 1:]
     finer = Conditions(means, states, ours.level, ours.silent, said)
     same = model(base, ours.at(level), LENGTHS), model(base, finer.at(level), LENGTHS)
     assert torch.allclose(*same, atol=1e-6)
@@ -111,11 +113,23 @@ def test_a_groups_own_sentence_speaks_to_its_own_tokens():
     model = network()
     torch.nn.init.normal_(model.sentences.to_own[0].weight)  # the path to all stays silent
     said = ours.said.clone()
-    said[:, 2] = 1.0
+    said[:, 1 + 2] = 1.0
     apart = (model(base, ours, LENGTHS) - model(base, ours._replace(said=said), LENGTHS)).abs().amax((0, 1, 3))
     assert apart[2] > 1e-3 and apart[[0, 1, 3, 4, 5]].max() == 0
     silent = words(2)._replace(silent=torch.tensor([True, True]))
     assert torch.equal(model(base, silent, LENGTHS), model(base, silent._replace(said=said), LENGTHS))
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_the_whole_sentence_is_heard_at_every_level(level):
+    model, base, ours = network(), codes()[..., 0], words(2).at(level)
+    torch.nn.init.normal_(model.sentences.read_whole.weight)
+    other = ours._replace(said=torch.cat([-ours.said[:, :1], ours.said[:, 1:]], 1))
+    assert not torch.allclose(model(base, ours, LENGTHS), model(base, other, LENGTHS), atol=1e-3)
+    further = [model.next_layer(codes()[..., :1], one, LENGTHS) for one in (ours, other)]
+    assert not torch.allclose(*further, atol=1e-3)
+    silent = torch.tensor([True, True])
+    assert torch.equal(*(model(base, one._replace(silent=silent), LENGTHS) for one in (ours, other)))
 
 
 def test_own_sentences_that_are_not_known_are_not_heard():

@@ -117,9 +117,11 @@ def test_groups_own_sentences_stand_beside_the_aligners_words(clips, tokenizer, 
     rows = torch.arange(4)
     said = made.take(rows, torch.zeros(4, dtype=torch.long))["words"].said
     wanted = torch.stack([bank.vectors[bank.rows(own)] for own in motions.groups])
-    assert said.shape == (4, 6, 384) and torch.allclose(said, wanted, atol=1e-3)
+    assert said.shape == (4, 7, 384) and torch.allclose(said[:, 1:], wanted, atol=1e-3)
+    for row, wordings in enumerate(motions.prompts):
+        assert any(torch.allclose(said[row, 0], one, atol=1e-3) for one in bank.vectors[bank.rows(list(wordings))])
     flat = token_set(motions, bank, tokenizer, None, readings=2)
-    assert flat.take(rows, torch.zeros(4, dtype=torch.long))["words"].said.shape == (4, 6, 0)
+    assert flat.take(rows, torch.zeros(4, dtype=torch.long))["words"].said.shape == (4, 7, 0)
 
 
 def test_exchanges_have_one_clips_body_and_anothers_arms(clips, tokenizer, aligner):
@@ -133,8 +135,10 @@ def test_exchanges_have_one_clips_body_and_anothers_arms(clips, tokenizer, align
         for row, length in enumerate(found["lengths"].tolist()):
             assert torch.equal(found["codes"][row, :length, [0, 1, 4, 5]], own["codes"][row, :length, [0, 1, 4, 5]])
             assert torch.equal(found["codes"][row, :length, 2:4], theirs["codes"][row, :length, 2:4])
-        assert torch.allclose(found["words"].said[:, [0, 1, 4, 5]], own["words"].said[:, [0, 1, 4, 5]])
-        assert torch.allclose(found["words"].said[:, 2:4], theirs["words"].said[:, 2:4])
+        said, ours, others = (one["words"].said for one in (found, own, theirs))
+        assert (said[:, 0] == 0).all(), "nobody has said anything of the whole"
+        assert torch.allclose(said[:, [1, 2, 5, 6]], ours[:, [1, 2, 5, 6]])
+        assert torch.allclose(said[:, 3:5], others[:, 3:5])
         across = aligner.encode_texts(
             {"text": torch.zeros(1, 384), "groups": torch.zeros(1, 6, 384), "interactions": torch.zeros(1, 15, 384)}
         )["global"].mean

@@ -48,7 +48,7 @@ def words(count, levels=3, width=8, seed=0, said=384):
     """Conditions of `count` clips, drawn."""
     generator = torch.Generator().manual_seed(seed)
     rand = lambda *shape: torch.randn(*shape, generator=generator)
-    return conditions(rand(count, levels, width), rand(count, levels - 1, 6, width), said=rand(count, 6, said))
+    return conditions(rand(count, levels, width), rand(count, levels - 1, 6, width), said=rand(count, 7, said))
 
 
 def told_tokens(count=16, times=6, config=TINY, seed=0):
@@ -60,8 +60,9 @@ def told_tokens(count=16, times=6, config=TINY, seed=0):
     means[..., 0] = (2.0 * sign - 1)[:, None, None]
     states = torch.randn(count, 2, config.levels - 1, 6, config.text_width, generator=generator)
     odds = torch.full((count,), 1 / count, dtype=torch.float64)
-    said = (2 * torch.randint(10, (count, 2, 6), generator=generator) + sign[:, None, None]).int()
-    sentences = 0.3 * torch.randn(20, config.sentence_width, generator=torch.Generator().manual_seed(0))
+    said = (2 * torch.randint(10, (count, 2, 7), generator=generator) + sign[:, None, None]).int()
+    # Wordings are close to each other: whitening makes any difference between sentences as large as that of their meaning.
+    sentences = 1e-3 * torch.randn(20, config.sentence_width, generator=torch.Generator().manual_seed(0))
     sentences[:, 0] = torch.tensor([-2.0, 2.0] * 10)
     sentences = torch.cat([sentences, torch.zeros_like(sentences[:1])]).half()
     return TokenSet(codes, torch.full((count,), times), means.half(), states.half(), said, sentences, odds)
@@ -71,7 +72,7 @@ def loud(generator):
     """A generator whose parts that are silent at first have weights, so that they matter untrained."""
     silent = [*generator.base.modulations, *generator.residual.modulations]
     if generator.sentences is not None:
-        silent += [generator.sentences.to_all, *generator.sentences.to_own]
+        silent += [generator.sentences.read_whole, generator.sentences.to_all, *generator.sentences.to_own]
     for layer in silent:
         torch.nn.init.normal_(layer.weight, std=0.3)
     return generator
