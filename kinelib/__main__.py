@@ -221,7 +221,7 @@ def _evaluate(given: argparse.Namespace) -> str:
         case "zipmo":
             from kinelib.zipmo.evaluate import evaluate
 
-            options = dict(profile_name=given.profile, checkpoint=given.checkpoint, real=given.real)
+            options = dict(profile_name=given.profile, checkpoint=given.checkpoint, real=given.real, only=given.way)
             return evaluate(given.json, say=say, **options)
         case "prompts":
             from kinelib.zipmo.prompts import evaluate_prompts

@@ -284,7 +284,10 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--suite", default="metaworld", help="robots: whose tasks (default: metaworld)")
     evaluate.add_argument("--task", action="append", metavar="NAME", help="robots: one task; repeatable")
     evaluate.add_argument(
-        "--way", action="append", metavar="NAME", help="robots: one way of acting; repeatable (default: all)"
+        "--way",
+        action="append",
+        metavar="NAME",
+        help="robots: one way of acting, zipmo: one method; repeatable (default: all)",
     )
     evaluate.add_argument("--episodes", type=_at_least_one, metavar="N", help="robots: of every task and way")
     evaluate.add_argument(

@@ -13,7 +13,7 @@ Each measurement is kept beside the JSON file as soon as it is done, and an inte
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -279,6 +279,7 @@ def evaluate(
     profile_name: str = "lab",
     checkpoint: str | Path | None = None,
     real: str | Path | None = None,
+    only: Sequence[str] | None = None,
     say=lambda line: None,
 ) -> str:
     """Measures everything and returns the tables as Markdown.
@@ -289,22 +290,26 @@ def evaluate(
         profile_name: how much is measured, see `EXTENTS`.
         checkpoint: folder with the trained stages; default: the shipped ones.
         real: folder of shards of real video with held-out clips; None: scenes only.
+        only: methods of generation to measure, see :func:`forecasters`; None: all.
         say: called with a line of progress.
 
     Raises:
-        ValueError: for an unknown profile, or when no real clip is held out.
+        ValueError: for an unknown profile or method, or when no real clip is held out.
         FileNotFoundError: when the checkpoint folder lacks the autoencoder or the planner, or `real` has no shards.
     """
     extent = EXTENTS[profile(profile_name)]
     latent = load_latent(checkpoint)
     size = latent.autoencoder.config.frame_size
+    methods = forecasters(latent, checkpoint, extent.official_steps)
+    if unknown := sorted(set(only or ()) - set(methods)):
+        raise ValueError(f"there is no method {unknown[0]!r}; there are {'; '.join(methods)}.")
+    methods = {name: one for name, one in methods.items() if only is None or name in only}
     held_out = [] if real is None else [real_benchmark(real, extent.real_clips, size=size)]
     held_out = [scene_benchmark(extent.clips, size=size), *held_out]
     path = None if json_path is None else Path(json_path)
     ledger = Ledger(path and path.with_name(f".{path.name}.partial.jsonl"))
     if ledger.entries:
         say(f"going on: {len(ledger.entries)} measurements are in {ledger.path}")
-    methods = forecasters(latent, checkpoint, extent.official_steps)
     rows, costs = [], []
     for each in held_out:
         rows += reconstruction_rows(latent.autoencoder, each, extent)

@@ -283,11 +283,20 @@ def test_official_reconstruction_draws_latents_and_scores_eighty_tracks():
     assert ours.value != pytest.approx(official.value)
 
 
+def test_some_methods_can_be_measured_alone(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluation, "EXTENTS", dict.fromkeys(Profile, EXTENT))
+    evaluate(tmp_path / "some.json", profile_name="smoke", checkpoint=folder, only=["static", "linear"])
+    rows = json.loads((tmp_path / "some.json").read_text())["rows"]
+    assert {row["method"] for row in rows if row["table"] == "generation"} == {"static", "linear"}
+
+
 def test_mistakes_are_told_and_leave_results_alone(folder, tmp_path):
     path = tmp_path / "results.json"
     path.write_text("precious")
     with pytest.raises(ValueError, match="no profile 'quick'"):
         evaluate(path, profile_name="quick", checkpoint=folder)
+    with pytest.raises(ValueError, match="no method 'zipmo, snapped'; there are static;"):
+        evaluate(path, checkpoint=folder, only=["zipmo", "zipmo, snapped"])
     with pytest.raises(FileNotFoundError, match="no checkpoint folder"):
         evaluate(path, checkpoint=tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match="no .*shards"):
