@@ -194,7 +194,7 @@ def parser() -> argparse.ArgumentParser:
     tracks.add_argument("--text", default="", metavar="SENTENCE", help="what shall happen, in words")
     tracks.add_argument("--guidance", type=float, default=1.0, help="how strongly pokes and text pull; 1 is off")
     tracks.add_argument(
-        "--text-guidance", type=float, default=2.0, help="how strongly the text pulls beside (1: off; default: 2)"
+        "--text-guidance", type=float, default=3.0, help="how strongly the text pulls beside (1: off; default: 3)"
     )
     tracks.add_argument("--correction", metavar="NAME", help="gradient, snap or gradient+snap (default: none)")
     tracks.add_argument("--overwrite", action="store_true", help="replace an existing file")

@@ -44,6 +44,15 @@ def test_help_of_every_command_has_an_example_or_says_its_exit_status(capsys):
     assert all(command in said for command in COMMANDS)
 
 
+def test_numbers_that_help_names_are_the_librarys_own():
+    from kinelib.commands import parser
+    from kinelib.zipmo.flow import STEPS
+    from kinelib.zipmo.forecast import TEXT_GUIDANCE
+
+    given = parser().parse_args(["generate", "tracks", "--frame", "a.png", "--out", "b.npz"])
+    assert (given.steps, given.text_guidance) == (STEPS, TEXT_GUIDANCE), "help loads nothing heavy, so it repeats them"
+
+
 def test_help_is_light():
     code = "import sys; sys.argv = ['x', 'run', '--help']\nfrom kinelib.__main__ import main\ntry:\n    main()\nfinally:\n"
     code += "    assert not {'torch', 'numpy', 'papermill'} & set(sys.modules), 'help imported a heavy package'"
