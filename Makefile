@@ -4,6 +4,8 @@
 PROFILE ?= smoke
 NOTEBOOKS ?=
 JOBS ?= 1
+# Processes of tests, whole files each; WORKERS=0 tests in one, for debuggers.
+WORKERS ?= 2
 # The first interpreter on the path that is new enough; choose another with: make install PYTHON=/path/to/python3.12
 PYTHON ?= $(shell for one in python3 python3.13 python3.12 python3.11; do \
 	$$one -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$one && break; done)
@@ -17,7 +19,7 @@ INSTALLED := $(VENV)/installed-requirements.txt
 
 help:
 	@echo "make reproduce [PROFILE=smoke|lab|paper] [NOTEBOOKS='03 05'] [JOBS=1]   execute the notebooks, print the results"
-	@echo "make test                                                             run the whole test suite"
+	@echo "make test [WORKERS=2]                                                 run the whole test suite in so many processes"
 	@echo "make lab                                                              train the shipped checkpoints from scratch"
 	@echo "make install | lint | clean"
 
@@ -38,7 +40,7 @@ reproduce: install
 	$(PY) -m kinelib run $(NOTEBOOKS) --profile $(PROFILE) --jobs $(JOBS)
 
 test: install
-	$(PY) -m pytest
+	$(PY) -m pytest -n $(WORKERS) --dist loadfile
 
 lab: install
 	$(PY) -m kinelib train zipmo --profile lab --resume

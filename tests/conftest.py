@@ -11,6 +11,9 @@ import pytest
 from hypothesis import settings
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Workers share the cores: were each to start a thread a core, they would wait for one another. Set before torch is read.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A shell starts background jobs with interrupts ignored, and their children inherit that; tests of interrupts cannot use it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # The same examples each time, and no deadline: a shared machine may pause anywhere.

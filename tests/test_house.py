@@ -304,11 +304,11 @@ def test_make_installs_once(checkout):
         "--no-deps -e .",
     ]
     assert first[3:] == ["-m kinelib run 03 05 --profile lab --jobs 1"]
-    assert make(checkout, "test") == ["-m pytest"]
+    assert make(checkout, "test") == ["-m pytest -n 2 --dist loadfile"]
     assert make(checkout, "reproduce") == ["-m kinelib run --profile smoke --jobs 1"]
     (checkout / "requirements.txt").write_text("torch==2.14.0\n")
     assert len(make(checkout, "test")) == 3, "changed requirements are installed, into the environment there is"
-    assert make(checkout, "test") == ["-m pytest"]
+    assert make(checkout, "test", "WORKERS=0") == ["-m pytest -n 0 --dist loadfile"]
 
 
 def test_an_interrupted_installation_is_begun_again(checkout):

@@ -121,6 +121,8 @@ class MujocoScene:
         size = self._mujoco.mj_stateSize(self.model, self._integrated)
         if numbers.shape != (size,):
             raise WorldError(f"a state of this scene has {size} numbers; got shape {numbers.shape}: it is of another task.")
+        # A copy, since MuJoCo wants to be able to write, and numbers read from a file cannot be written to.
+        numbers = np.array(numbers, np.float64)
         self._mujoco.mj_setState(self.model, self.data, numbers, self._integrated)
         self._mujoco.mj_forward(self.model, self.data)
         # The solver's warm start was overwritten by that; it belongs to the state.
