@@ -246,6 +246,10 @@ def _evaluate(given: argparse.Namespace) -> str:
 
             options = dict(captured=given.captured, parts=tuple(given.part or PARTS))
             return evaluate_kinmo(given.json, given.profile, given.checkpoint, say=say, **options)
+        case "kinmo-ablation":
+            from kinelib.kinmo.align_ablation import study as aligner_study
+
+            return aligner_study(given.json, Path("runs") / given.profile / "alignment", captured=given.captured, say=say)
         case "robots":
             if given.curve:
                 from kinelib.robots.efficiency import curve, curve_table

@@ -87,10 +87,11 @@ Six groups and fifteen pairs in plain sentences, by rules. Without --out the sen
   python -m kinelib evaluate kimodo --json kimodo.json       do bodies do what prompts and constraints say?
   python -m kinelib evaluate kimodo-ablation --json ablation.json   eleven small trainings, one part changed in each, an hour
   python -m kinelib evaluate kinmo --json kinmo.json         retrieval, generation, edits, control; --part retrieval for one
+  python -m kinelib evaluate kinmo-ablation --json ablation.json   ten trainings with parts left out, 70 minutes
   python -m kinelib evaluate robots --suite metaworld --json robots.json   success in held-out scenes
   python -m kinelib evaluate robots --curve 5=runs/robots-5 --curve 20=runs/robots --json c.json   success by demonstrations
 
-An interrupted evaluation of zipmo, ablation, kimodo-ablation or robots goes on where it stopped.
+An interrupted evaluation of zipmo, ablation, kimodo-ablation, kinmo-ablation or robots goes on where it stopped.
 Writes metric, value, interval, n, seeds, baseline values and target of every row.""",
     "robots": """examples:
   python -m kinelib robots demos                                      ten Meta-World tasks, twenty demonstrations each
@@ -266,7 +267,8 @@ def parser() -> argparse.ArgumentParser:
 
     evaluate = command("evaluate", "measures a system on held-out data, beside its baselines and targets")
     evaluate.add_argument(
-        "system", choices=["zipmo", "prompts", "video", "ablation", "kimodo", "kimodo-ablation", "kinmo", "robots"]
+        "system",
+        choices=["zipmo", "prompts", "video", "ablation", "kimodo", "kimodo-ablation", "kinmo", "kinmo-ablation", "robots"],
     )
     evaluate.add_argument("--json", type=Path, required=True, metavar="OUT", help="where the table goes")
     evaluate.add_argument("--profile", choices=PROFILES, default="lab", help="how many scenes (default: lab)")

@@ -59,6 +59,22 @@ def to_model_frame(frames: np.ndarray | Tensor, size: int) -> Tensor:
     return image / 127.5 - 1
 
 
+def shrink(frames: Tensor, size: int) -> Tensor:
+    """Model frames for a network that sees less detail: each pixel the mean of those it covers.
+
+    Args:
+        frames: (B, 3, S, S).
+        size: of the square result, at most S; at S the frames are returned as they are.
+
+    Raises:
+        ShapeError: when the frames are not square, or smaller than `size`.
+    """
+    side = check_shape("frames", frames, "B 3 S S")["S"]
+    if side < size:
+        raise ShapeError(f"frames of {side} x {side} pixels cannot be shrunk to {size} x {size}; give larger ones.")
+    return frames if side == size else F.interpolate(frames, (size, size), mode="area")
+
+
 class PatchEncoder(nn.Module):
     """A small trainable convolutional encoder: one token for every patch of a frame.
 

@@ -49,8 +49,8 @@ class ActionNetConfig:
     merge: int = 2  # latent cells a side that the head reads as one; its grid and channels are those after merging
     views: tuple[str, ...] = ("front", "top")  # V cameras, in order
     reads: str = "tracks"  # which of READS
-    frame_size: int = 64  # S
-    colours: int = 24  # K that a glance tells apart
+    frame_size: int = 128  # S
+    colours: int = 48  # K that a glance tells apart
     frames: int = 17  # into which a plan is decoded
     moments: tuple[int, ...] = (2, 4, 8, 16)  # M of those frames that are read
     width: int = 256  # of the perceptron

@@ -26,8 +26,8 @@ class MotionGuessConfig:
 
     views: tuple[str, ...] = ("front", "top")  # V cameras, in order
     latent_shape: tuple[int, int, int, int] = (1, 16, 16, 16)  # (S, R, W, C) of a view's latents
-    frame_size: int = 64  # pixels of the square pictures
-    colours: int = 24  # that the glance tells apart
+    frame_size: int = 128  # pixels of the square pictures
+    colours: int = 48  # that the glance tells apart
     components: int = 128  # Q
     width: int = 256  # of the perceptron
     noise: float = 0.1  # on what is seen in training, in standard deviations

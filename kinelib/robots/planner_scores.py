@@ -17,6 +17,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from kinelib.learning.image import shrink
 from kinelib.learning.intervals import Interval, bootstrap
 from kinelib.learning.text import TextEncoder
 from kinelib.robots.demonstration_shards import Demonstration
@@ -51,7 +52,7 @@ def planner_scores(
     Raises:
         ValueError: when nothing moves in any window. ShapeError: with a single demonstration, which has no interval.
     """
-    encoder, size = encoder or TextEncoder(), planner.config.flow.frame_size
+    encoder, size = encoder or TextEncoder(), planner.config.frame_size
     frames_ahead, noise = planner.config.window // planner.config.every, torch.Generator().manual_seed(seed)
     errors: dict[str, list[float]] = {"planned": [], "encoded": [], "standing still": []}
     groups = []
@@ -63,7 +64,8 @@ def planner_scores(
             if not moves.any():
                 continue
             frames = model_pictures(one.pictures[:, begin], size)
-            read = lambda raw: autoencoder.decode(raw, frames, tracks[:, :, 0].clamp(-1, 1), tracks.shape[2])  # noqa: B023
+            small = shrink(frames, autoencoder.config.frame_size)
+            read = lambda raw: autoencoder.decode(raw, small, tracks[:, :, 0].clamp(-1, 1), tracks.shape[2])  # noqa: B023
             plan = planner.denormalize(planner.plan(frames[None], text, steps=steps, seed=noise))[0]
             answers = {
                 "planned": read(plan),

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from kinelib.learning.files import written_whole
-from kinelib.learning.image import to_model_frame
+from kinelib.learning.image import shrink, to_model_frame
 from kinelib.robots.demonstration_shards import Demonstration, DemonstrationError, Demonstrations
 from kinelib.zipmo.autoencoder import TrackAutoencoder
 
@@ -78,7 +78,7 @@ def load_set(
     horizon: int = 16,
     window: int = 64,
     stride: int = 8,
-    size: int = 64,
+    size: int | None = None,
 ) -> RobotSet:
     """Reads demonstrations into memory, without latents.
 
@@ -87,7 +87,7 @@ def load_set(
         horizon: H.
         window: actions a plan looks ahead.
         stride: actions from the start of a window to that of the next, rounded to whole moments.
-        size: S.
+        size: S; default: as the demonstrations were drawn.
 
     Raises:
         FileNotFoundError, DemonstrationError: from the shards, or when they differ in views or in steps between frames.
@@ -107,6 +107,7 @@ def load_set(
         count, hop = len(steps), max(1, stride // one.every)
         ahead = torch.from_numpy(steps)[:, None] + torch.arange(horizon)
         pictures = one.pictures[:, :count]
+        size = size or pictures.shape[2]
         if pictures.shape[2] != size:
             flat = model_pictures(rearrange(pictures, "v t h w c -> (v t) h w c"), size)
             pictures = rearrange(((flat + 1) * 127.5).round().byte().numpy(), "(v t) c h w -> v t h w c", v=len(one.views))
@@ -147,6 +148,7 @@ def window_tracks(one: Demonstration, frame: int, frames: int, points: int = POI
 @torch.no_grad()
 def encode_windows(tracks: Tensor, keep: Tensor, frames: Tensor, autoencoder: TrackAutoencoder) -> Tensor:
     """Raw latents (N, 1, R, C, D) of N windows: tracks (N, Q, T, 2), keep (N, Q), first frames (N, 3, S, S)."""
+    frames = shrink(frames, autoencoder.config.frame_size)
     # Points are followed beyond the picture's edge; far outside they say nothing and would stretch the latents.
     return autoencoder.encode(tracks.clamp(-1.5, 1.5), frames, keep=keep).mean
 

@@ -22,6 +22,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from kinelib.learning.image import shrink
 from kinelib.learning.text import Text
 from kinelib.notation import check_shape
 from kinelib.robots.colour_glance import noisy
@@ -46,6 +47,11 @@ class RobotPlannerConfig:
     flow: FlowMatcherConfig = field(default_factory=lambda: SMALL)  # the network
     guess: MotionGuessConfig | None = None  # of the guess that is added to; None = none, as in the release
     noise: float = 0.3  # on what the guess sees in training, in standard deviations: it errs more on pictures that are new
+
+    @property
+    def frame_size(self) -> int:
+        """S: pixels of the pictures it is given."""
+        return self.flow.frame_size if self.guess is None else self.guess.frame_size
 
 
 class RobotPlanner(nn.Module):
@@ -118,11 +124,10 @@ class RobotPlanner(nn.Module):
         views = check_shape("frames", frames, "B V 3 S S")["V"]
         pokes, mask = _no_pokes(len(frames) * views, frames.device)
         flat = rearrange(latents, "b v ... -> (b v) ...")
-        flat_frames = rearrange(frames, "b v ... -> (b v) ...")
         if self.first is not None:
             seen = noisy(self.first.glance(frames) if seen is None else seen, self.config.noise, generator)
         guess = self.guess(frames, text, seen)
-        terms = self.flow.loss(flat, flat_frames, pokes, mask, None, generator, text.repeat(views), guess)
+        terms = self.flow.loss(flat, self._flat(frames), pokes, mask, None, generator, text.repeat(views), guess)
         return {"loss": terms["flow"]}
 
     @torch.no_grad()
@@ -140,9 +145,8 @@ class RobotPlanner(nn.Module):
         """
         views = check_shape("frames", frames, "B V 3 S S")["V"]
         pokes, mask = _no_pokes(len(frames) * views, frames.device)
-        flat = rearrange(frames, "b v ... -> (b v) ...")
-        guess = self.guess(frames, text)
-        latents = self.flow.sample(flat, pokes, mask, text.repeat(views), guess, samples=1, steps=steps, seed=seed)
+        guess, text = self.guess(frames, text), text.repeat(views)
+        latents = self.flow.sample(self._flat(frames), pokes, mask, text, guess, samples=1, steps=steps, seed=seed)
         return rearrange(latents, "(b v) 1 ... -> b v ...", v=views)
 
     @torch.no_grad()
@@ -151,11 +155,14 @@ class RobotPlanner(nn.Module):
     ) -> Tensor:
         """Where points of the pictures, (Q, 2) in all or (B, V, Q, 2), go by a plan: (B, V, Q, num_frames, 2)."""
         batch, views = frames.shape[:2]
-        flat = rearrange(frames, "b v ... -> (b v) ...")
         raw = rearrange(self.denormalize(latents), "b v ... -> (b v) ...")
         points = rearrange(points.expand(batch, views, -1, -1), "b v q xy -> (b v) q xy")
-        tracks = autoencoder.decode(raw, flat, points, num_frames)
+        tracks = autoencoder.decode(raw, self._flat(frames), points, num_frames)
         return rearrange(tracks, "(b v) ... -> b v ...", v=views)
+
+    def _flat(self, frames: Tensor) -> Tensor:
+        """Pictures of all views as the flow matcher and the autoencoder see them, (B V, 3, S', S')."""
+        return shrink(rearrange(frames, "b v ... -> (b v) ..."), self.config.flow.frame_size)
 
 
 def _no_pokes(batch: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -33,7 +33,7 @@ def metaworld_suite() -> Suite:
     from kinelib.robots.metaworld_world import SHARED_SCENES, TASKS, TEN, MetaWorld
     from kinelib.robots.sentences import sentence
 
-    config = DemonstrationConfig(every=4, side=64, detail=128, points=128, limit=200, noise=0.2)
+    config = DemonstrationConfig(every=4, side=128, detail=128, points=128, limit=200, noise=0.2)
     order = (*TEN, *(task for task in TASKS if task not in TEN))
     return Suite(MetaWorld, order, sentence, config, sentence, SHARED_SCENES)
 
@@ -42,7 +42,7 @@ def libero_suite(name: str) -> Suite:
     """A suite of LIBERO; raises WorldError where its packages are missing."""
     from kinelib.robots.libero_world import VIEWS, Libero, libero_tasks
 
-    config = DemonstrationConfig(views=tuple(VIEWS), every=4, side=64, detail=128, points=128, limit=300, noise=0.1)
+    config = DemonstrationConfig(views=tuple(VIEWS), every=4, side=128, detail=128, points=128, limit=300, noise=0.1)
     told = lambda task: task.replace("_", " ")
     return Suite(partial(Libero, suite=name), libero_tasks(name), None, config, told, limit=600)
 

@@ -253,7 +253,8 @@ def build_actions(stage: str, data: RobotSet, changes: dict) -> ActionNet:
         actions=data.chunks.shape[2],
     )
     reads = "tracks" if stage == "policy" else "glance"
-    return ActionNet(replace(plain, **({"head": head, "views": data.views, "reads": reads} | changes)))
+    measured = {"head": head, "views": data.views, "reads": reads, "frame_size": data.pictures.shape[2]}
+    return ActionNet(replace(plain, **(measured | changes)))
 
 
 def sentence_vectors(table: TextTable, data: RobotSet) -> Tensor:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from kinelib.learning import image
-from kinelib.learning.image import CachedFeatures, DinoV2, PatchEncoder, dinov2, frame_key, to_model_frame
+from kinelib.learning.image import CachedFeatures, DinoV2, PatchEncoder, dinov2, frame_key, shrink, to_model_frame
 from kinelib.notation import ShapeError
 
 
@@ -120,3 +120,13 @@ def test_dinov2_says_what_to_do_where_it_cannot_be_had(monkeypatch):
     monkeypatch.setattr(image, "_dinov2_hub", offline)
     with pytest.raises(RuntimeError, match=r"pip install timm.*PatchEncoder"):
         dinov2()
+
+
+def test_shrinking_means_over_what_a_pixel_covers():
+    frames = torch.arange(2 * 3 * 16, dtype=torch.float32).reshape(2, 3, 4, 4)
+    small = shrink(frames, 2)
+    assert torch.equal(small[1, 2, 0, 1], frames[1, 2, :2, 2:].mean())
+    assert shrink(frames, 4) is frames
+    assert torch.allclose(shrink(frames, 3).mean(), frames.mean()), "sizes that do not divide keep the mean too"
+    with pytest.raises(ShapeError, match="cannot be shrunk to 5 x 5"):
+        shrink(frames, 5)

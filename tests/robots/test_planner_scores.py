@@ -31,6 +31,8 @@ def demonstration(move: float = MOVE, seed: int = 1) -> Demonstration:
 class Perfect:
     """An autoencoder whose latent is the distance covered: what is encoded comes out exactly."""
 
+    config = SimpleNamespace(frame_size=8)
+
     def encode(self, tracks, frames, keep):
         return SimpleNamespace(mean=(tracks[:, :, -1, 0] - tracks[:, :, 0, 0])[:, None, :, None, None])
 
@@ -42,7 +44,7 @@ class Perfect:
 class Half:
     """A planner that foresees half of the distance for every point."""
 
-    config = SimpleNamespace(window=16, every=4, flow=SimpleNamespace(frame_size=16))
+    config = SimpleNamespace(window=16, every=4, frame_size=16)
 
     def plan(self, frames, text, steps, seed):
         return torch.full((1, 1, 1, 1, 1, 1), MOVE / 2)

@@ -152,6 +152,8 @@ def test_the_experts_future_is_told_and_the_world_put_back(toy):
     class Recorder:
         """Stands where the autoencoder is: keeps what it is asked to encode."""
 
+        config = SimpleNamespace(frame_size=16)
+
         def encode(self, tracks, frames, keep):
             seen["tracks"] = tracks
             return SimpleNamespace(mean=torch.zeros(len(tracks), 1, 4, 4, 4))
