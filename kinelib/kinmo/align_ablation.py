@@ -84,6 +84,12 @@ def study(
         for stage, reports in found.items():
             reports.append(report(load_aligner(stage, place), setting.test, setting.bank, reasoner))
     rows = ablation_rows(found, setting.test)
+    # On a shared machine equal time is not equal work.
+    rows += [
+        plain(TABLE, f"{ROW_NAMES[stage]}, seed {seed}", "training steps", steps_of(place, stage), 1)
+        for stage in ROW_NAMES
+        for seed, place in enumerate(places)
+    ]
     about = {
         "made_by": "python -m kinelib evaluate kinmo-ablation",
         "kinelib": kinelib.__version__,
@@ -124,6 +130,12 @@ def ablation_rows(found: Mapping[str, Sequence[Report]], motions: MotionTexts) -
             what = f"all minus {ROW_NAMES[stage].split(':')[0]}"
             rows.append(of_interval(TABLE, what, metric, difference, "points", target=0.0, gallery=len(motions)))
     return rows
+
+
+def steps_of(place: Path, stage: str) -> int:
+    """How many steps a finished training took, from the last line of its log."""
+    lines = (place / f"{stage}-training" / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    return json.loads(lines[-1])["step"]
 
 
 def _by_seed(stage: str, metric: str, values: Tensor, count: int, facts: dict) -> list[Row]:

@@ -3,21 +3,20 @@
 The release's policy reads the planner's latents and proprioception and nothing else (`policy_head`). A planner that learnt
 from a few hundred recordings on two cores foresees motion to within a few pixels, which says where a hand is going but not
 to a centimetre where a handle is. So there can be a *glance* instead: where things of each colour are (`colour_glance`), and
-a perceptron that also knows the sentence. A plan reaches it as motion: the latents are decoded at the middle of every colour
-in every view, and what is read is how far those points will have moved at a few later moments. Three networks:
+a perceptron that also knows the sentence. A plan reaches it undecoded, as the largest principal components of its latents:
+sixteen thousand numbers would be learnt by heart from two hundred demonstrations. Three networks:
 
-    reads     from                                                  what it is
-    latents   undecoded latents, proprioception                     the paper's head
-    glance    pictures, sentence, proprioception                    behaviour cloning, the baseline
-    tracks    the same, and where the plan says that colours go     the policy that is shipped
+    reads       from                                                 what it is
+    latents     undecoded latents, proprioception                    the paper's head
+    glance      pictures, sentence, proprioception                   behaviour cloning, the baseline
+    components  the same, and the components of the plan             the policy that is shipped
 
 Departures: 2 x 2 latent cells are one token of the head; plans are left out of a share of a batch (`plan_drop`) in training,
 so that a policy can act without one; and the discounted error is absolute, not squared: experts move at full speed or not at
 all, and the mean of the two is a crawl.
 
-Shapes: frames (B, V, 3, S, S) in [-1, 1], words (B, 384) one vector a sentence, proprio (B, P), latents
-(B, V, 1, R, W, C) normalised, chunks (B, H, A), seen (B, F) what a glance at the frames gives, moves (B, V, K, M, 2) how far
-a plan moves the K colours in M moments.
+Shapes: frames (B, V, 3, S, S) in [-1, 1], words (B, 384) one vector a sentence, proprio (B, P), chunks (B, H, A),
+seen (B, F) what a glance at the frames gives, plan (B, V, 1, R, W, C) normalised latents or (B, Q) components.
 """
 
 from __future__ import annotations
@@ -34,9 +33,8 @@ from kinelib.robots.perceptron import SentencePerceptron
 from kinelib.robots.policy_head import PolicyHead, PolicyHeadConfig
 from kinelib.robots.robot_planner import RobotPlanner
 from kinelib.robots.worlds import check_known
-from kinelib.zipmo.autoencoder import TrackAutoencoder
 
-READS = ("latents", "glance", "tracks")
+READS = ("latents", "glance", "components")
 
 
 @dataclass(frozen=True)
@@ -48,14 +46,14 @@ class ActionNetConfig:
     )  # the paper's part; its sizes of actions and proprioception hold for all three networks
     merge: int = 2  # latent cells a side that the head reads as one; its grid and channels are those after merging
     views: tuple[str, ...] = ("front", "top")  # V cameras, in order
-    reads: str = "tracks"  # which of READS
+    reads: str = "components"  # which of READS
     frame_size: int = 128  # S
     colours: int = 48  # K that a glance tells apart
-    frames: int = 17  # into which a plan is decoded
-    moments: tuple[int, ...] = (2, 4, 8, 16)  # M of those frames that are read
+    components: int = 64  # Q of a plan that are read, the largest
     width: int = 256  # of the perceptron
     heed: int = 32  # numbers a sentence is brought down to
-    noise: float = 0.1  # on what is seen and felt in training, in standard deviations
+    noise: float = 0.1  # on what is seen in training, in standard deviations
+    felt_noise: float = 0.05  # on what is felt and planned, likewise
     dropout: float = 0.1  # in the perceptron
     plan_drop: float = 0.1  # share of training examples without a plan, for a network that reads tracks
 
@@ -83,8 +81,6 @@ class ActionNet(nn.Module):
     def __init__(self, config: ActionNetConfig) -> None:
         super().__init__()
         check_known("reads", config.reads, READS)
-        if not config.moments or not all(0 < moment < config.frames for moment in config.moments):
-            raise ValueError(f"moments are frames 1 to {config.frames - 1} of a plan; got {config.moments}.")
         self.config = config
         head = config.head
         # Measured on training data; identity until then.
@@ -96,35 +92,28 @@ class ActionNet(nn.Module):
         self.glance = ColourGlance(len(config.views), config.frame_size, config.colours)
         inputs = self.glance.features + head.proprio
         if config.plans:
-            moves = len(config.views) * config.colours * len(config.moments) * 2
-            self.register_buffer("moves_scale", torch.ones(moves))
-            inputs += moves
+            self.register_buffer("plan_scale", torch.ones(config.components))
+            inputs += config.components
         self.perceptron = SentencePerceptron(inputs, config.width, config.heed, config.dropout)
         self.answer = nn.Linear(config.width, head.horizon * head.actions)
 
     @torch.no_grad()
-    def measure_statistics(self, proprio: Tensor, moves: Tensor | None = None) -> None:
-        """Sets shift and scale of proprioception from (M, P), and the scale of planned moves from (M, V, K, M, 2)."""
+    def measure_statistics(self, proprio: Tensor, plans: Tensor | None = None) -> None:
+        """Sets shift and scale of proprioception from (M, P), and the scale of plans from (W, Q)."""
         self.proprio_shift.copy_(proprio.mean(0))
         self.proprio_scale.copy_(proprio.std(0).clamp_min(1e-3))
-        if moves is not None:
-            self.moves_scale.copy_(moves.flatten(1).square().mean(0).sqrt().clamp_min(1e-2))
+        if plans is not None:
+            self.plan_scale.copy_(plans.square().mean(0).sqrt().clamp_min(1e-2))
 
-    @torch.no_grad()
-    def planned_moves(
-        self, latents: Tensor, frames: Tensor, seen: Tensor, planner: RobotPlanner, autoencoder: TrackAutoencoder
-    ) -> Tensor:
-        """How far a plan moves the colours that a glance at its first pictures sees, (B, V, K, M, 2)."""
-        places = self.glance.middles(seen).clamp(-1, 1)
-        tracks = planner.decode(latents, frames, places, autoencoder, self.config.frames)
-        return tracks[..., list(self.config.moments), :] - tracks[..., :1, :]
+    def read(self, latents: Tensor, planner: RobotPlanner) -> Tensor:
+        """Plans as this network reads them: the latents (B, V, 1, R, W, C) themselves, or their components (B, Q)."""
+        return planner.components(latents)[:, : self.config.components] if self.config.looks else latents
 
     def forward(
         self,
         proprio: Tensor,
         *,
-        latents: Tensor | None = None,
-        moves: Tensor | None = None,
+        plan: Tensor | None = None,
         frames: Tensor | None = None,
         words: Tensor | None = None,
         seen: Tensor | None = None,
@@ -133,15 +122,14 @@ class ActionNet(nn.Module):
 
         Args:
             proprio: (B, P) as the world gives it.
-            latents: (B, V, 1, R, W, C), for a network that reads them.
-            moves: (B, V, K, M, 2), for a network that reads tracks; None acts without a plan.
+            plan: as :meth:`read` gives it, for a network that reads plans; one that looks as well acts without.
             frames, words: (B, V, 3, S, S) and (B, 384), for a network that glances.
             seen: (B, F) what `glance(frames)` gave, instead of frames.
 
         Raises:
             ShapeError: on wrong shapes or values that are not finite. ValueError: when what the network needs is missing.
         """
-        return self._answer(proprio, latents, moves, frames, words, seen)
+        return self._answer(proprio, plan, frames, words, seen)
 
     def loss(
         self,
@@ -149,8 +137,7 @@ class ActionNet(nn.Module):
         chunks: Tensor,
         valid: Tensor,
         *,
-        latents: Tensor | None = None,
-        moves: Tensor | None = None,
+        plan: Tensor | None = None,
         frames: Tensor | None = None,
         words: Tensor | None = None,
         seen: Tensor | None = None,
@@ -159,30 +146,30 @@ class ActionNet(nn.Module):
         """The discounted absolute error of the predicted chunk; plans are dropped here.
 
         Args:
-            proprio, latents, moves, frames, words, seen: as of :meth:`forward`.
+            proprio, plan, frames, words, seen: as of :meth:`forward`.
             chunks, valid: (B, H, A) and (B, H), as of :func:`policy_head.chunk_loss`.
             generator: decides whose plans are dropped, and draws noise.
 
         Returns:
             "loss", and "error", the same without discount.
         """
-        if moves is not None:
-            planned = torch.rand(len(proprio), generator=generator, device=proprio.device) >= self.config.plan_drop
-            moves = moves * planned[:, None, None, None, None]
-        predicted = self._answer(proprio, latents, moves, frames, words, seen, self.config.noise, generator)
+        if plan is not None and self.config.looks:
+            kept = torch.rand(len(proprio), 1, generator=generator, device=proprio.device) >= self.config.plan_drop
+            plan = plan * kept
+        predicted = self._answer(proprio, plan, frames, words, seen, generator, noise=True)
         discount = self.config.head.discount ** torch.arange(chunks.shape[1], device=chunks.device)
         difference = ((predicted - chunks).abs() * valid[:, :, None]).sum((0, 2)) / (valid.sum() * chunks.shape[2])
         return {"loss": (difference * discount).sum(), "error": difference.sum().detach()}
 
-    def _answer(self, proprio, latents, moves, frames, words, seen, noise: float = 0.0, generator=None) -> Tensor:
+    def _answer(self, proprio, plan, frames, words, seen, generator=None, noise: bool = False) -> Tensor:
         config = self.config
         batch = check_shape("proprio", proprio, f"B {config.head.proprio}")["B"]
         check_finite("proprio", proprio)
         felt = (proprio - self.proprio_shift) / self.proprio_scale
         if not config.looks:
-            if latents is None:
-                raise ValueError("this network reads plans and nothing else; give it latents.")
-            merged = rearrange(latents, "b v s (r p) (w q) c -> b v s r w (p q c)", p=config.merge, q=config.merge)
+            if plan is None:
+                raise ValueError("this network reads plans and nothing else; give it one.")
+            merged = rearrange(plan, "b v s (r p) (w q) c -> b v s r w (p q c)", p=config.merge, q=config.merge)
             return self.head(merged, felt)
         if (frames is None and seen is None) or words is None:
             raise ValueError("this network looks at pictures and reads a sentence; give it frames and words.")
@@ -190,14 +177,15 @@ class ActionNet(nn.Module):
             size = config.frame_size
             check_shape("frames", frames, f"B {len(config.views)} 3 {size} {size}", B=batch)
             seen = self.glance(frames)
-        if noise:
-            seen, felt = noisy(seen, noise, generator), noisy(felt, noise / 2, generator)
         inputs = [seen, felt]
-        if config.plans and moves is None:
-            inputs.append(seen.new_zeros(batch, len(self.moves_scale)))
+        if config.plans and plan is None:
+            inputs.append(seen.new_zeros(batch, config.components))
         elif config.plans:
-            check_shape("moves", moves, f"B {len(config.views)} {config.colours} {len(config.moments)} 2", B=batch)
-            check_finite("moves", moves)
-            inputs.append(moves.flatten(1) / self.moves_scale)
+            check_shape("plan", plan, f"B {config.components}", B=batch)
+            check_finite("plan", plan)
+            inputs.append(plan / self.plan_scale)
+        if noise:
+            amounts = (config.noise, config.felt_noise, config.felt_noise)
+            inputs = [noisy(one, amount, generator) for one, amount in zip(inputs, amounts, strict=False)]
         hidden = self.perceptron(torch.cat(inputs, dim=-1), words)
         return rearrange(self.answer(hidden), "b (h a) -> b h a", h=config.head.horizon)

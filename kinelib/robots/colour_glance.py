@@ -75,10 +75,6 @@ class ColourGlance(nn.Module):
         """Features (B, V * K * 5) of pictures (B, V, 3, S, S)."""
         return (self._facts(frames) - self.shift) / self.scale
 
-    def middles(self, seen: Tensor) -> Tensor:
-        """Where the middle of every colour is in every view, (B, V, K, 2) in [-1, 1], of features (B, F)."""
-        return rearrange(seen * self.scale + self.shift, "b (v k f) -> b v k f", k=len(self.colours), f=FACTS)[..., 1:3]
-
     def _differs(self, frames: Tensor) -> Tensor:
         return (frames - self.background).abs().amax(2) > DIFFERS
 

@@ -56,7 +56,7 @@ class Extent:
 
 EXTENTS = {
     Profile.SMOKE: Extent(2, dict(zip(WAYS, (2, 2, 0, 0, 0, 0), strict=True))),
-    Profile.LAB: Extent(10, dict(zip(WAYS, (20, 20, 10, 10, 5, 10), strict=True))),
+    Profile.LAB: Extent(10, dict(zip(WAYS, (40, 40, 10, 10, 2, 10), strict=True))),
     Profile.PAPER: Extent(50, dict(zip(WAYS, (50, 50, 20, 20, 20, 20), strict=True))),
 }
 

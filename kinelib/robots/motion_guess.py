@@ -69,9 +69,12 @@ class MotionGuess(nn.Module):
         self.channel_scale.copy_(latents.sub(self.middle).square().mean((0, 1, 2, 3, 4)).sqrt().clamp_min(1e-6))
         normal = ((latents - self.middle) / self.channel_scale).flatten(1)
         self.basis.copy_(torch.pca_lowrank(normal, self.config.components, center=False, niter=3)[2])
-        found = normal @ self.basis
-        self.spread.copy_(found.std())
-        return found / self.spread
+        self.spread.copy_((normal @ self.basis).std())
+        return self.components(latents)
+
+    def components(self, latents: Tensor) -> Tensor:
+        """The principal components (B, Q) of raw latents (B, V, S, R, W, C), largest first."""
+        return ((latents - self.middle) / self.channel_scale).flatten(1) @ self.basis / self.spread
 
     def forward(self, seen: Tensor, words: Tensor) -> Tensor:
         """Raw latents (B, V, S, R, W, C)."""

@@ -41,7 +41,7 @@ class RobotPolicy:
     Args:
         network: answers with chunks.
         planner: draws plans; needed where the network reads them and `plans` does not provide them.
-        autoencoder: decodes plans into tracks, for :meth:`plan` and for a network that reads tracks.
+        autoencoder: decodes plans into tracks, for :meth:`plan`.
         replan: actions from look to look, 1 to H and a divisor of H.
         closed_loop: plan at every look; False plans once an episode.
         steps: Euler steps of a plan that is acted on.
@@ -73,8 +73,8 @@ class RobotPolicy:
             raise ValueError(f"replan must divide the {horizon} actions of a chunk; got {replan}.")
         if network.config.plans and planner is None and plans is None:
             raise ValueError("this network reads plans; give a planner, or `plans`.")
-        if network.config.reads == "tracks" and (planner is None or autoencoder is None):
-            raise ValueError("this network reads plans as tracks; give a planner and the autoencoder that decode them.")
+        if network.config.plans and network.config.looks and planner is None:
+            raise ValueError("this network reads the principal components of plans; give the planner that knows them.")
         self.network, self.planner, self.autoencoder = network, planner, autoencoder
         self.replan, self.closed_loop, self.steps, self.plans, self.seed = replan, closed_loop, steps, plans, seed
         self.views = network.config.views
@@ -109,12 +109,9 @@ class RobotPolicy:
         proprio = torch.from_numpy(np.asarray(observation.proprioception, np.float32))[None]
         seen = network.glance(frames) if config.looks else None
         if config.plans and (self._plan is None or self.closed_loop):
-            self._plan = self.latents(observation, frames)
-            if config.looks:
-                self._plan = network.planned_moves(self._plan, frames, seen, self.planner, self.autoencoder)
-        if not config.looks:
-            return network(proprio, latents=self._plan)[0]
-        return network(proprio, moves=self._plan, seen=seen, words=self._vector(observation.text))[0]
+            self._plan = network.read(self.latents(observation, frames), self.planner)
+        words = self._vector(observation.text) if config.looks else None
+        return network(proprio, plan=self._plan, seen=seen, words=words)[0]
 
     def frames(self, observation: Observation) -> Tensor:
         """The pictures a network reads, (1, V, 3, S, S)."""

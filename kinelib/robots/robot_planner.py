@@ -150,6 +150,17 @@ class RobotPlanner(nn.Module):
         return rearrange(latents, "(b v) 1 ... -> b v ...", v=views)
 
     @torch.no_grad()
+    def components(self, latents: Tensor) -> Tensor:
+        """Plans (B, V, 1, R, W, C) as the principal components (B, Q) that the guess knows, largest first.
+
+        Raises:
+            ValueError: for a planner without a guess.
+        """
+        if self.first is None:
+            raise ValueError("this planner has no guess, and so no principal components; train one with a guess.")
+        return self.first.components(self.denormalize(latents))
+
+    @torch.no_grad()
     def decode(
         self, latents: Tensor, frames: Tensor, points: Tensor, autoencoder: TrackAutoencoder, num_frames: int = 17
     ) -> Tensor:

@@ -8,7 +8,7 @@
     guess    motion latents of every view, regressed from a glance and a sentence   demos, the shipped autoencoder
     planner  the same, drawn: a flow matcher that adds to the guess                 demos, guess, the shipped autoencoder
     cloning  the baseline: action chunks from pictures, sentence, proprioception    demos
-    policy   the same from the planner's tracks as well                             demos, planner
+    policy   the same from the planner's plans as well                              demos, planner
 
 As in ATM's protocol, which the paper follows, actions are scarce and recordings are not: cloning and policy learn from the
 first `labelled` demonstrations of a task, the planner from the tracks of all others. So it has not seen the pictures at
@@ -198,17 +198,17 @@ def train_stage(
         seen = torch.cat([guess.glance(data.frames(rows)) for rows in torch.arange(len(data)).split(64)])
         draw = planner_draw(model, data, table, seen, size.batch[stage])
     else:
-        model = build_actions(stage, data, changes or {})
-        seen = model.glance.measure(data.pictures, looks) if model.config.looks else None
-        plans = moves = None
-        if model.config.plans:
+        planner = None
+        if stage == "policy":
             planner = checkpoints.load(out / "planner", RobotPlanner, RobotPlannerConfig).requires_grad_(False)
-            plans = training_plans(planner, data, table, cache=out)
-        if model.config.reads == "tracks":
-            moves = training_moves(model, planner, _autoencoder(start), data, plans, seen)
-            plans = None
-        model.measure_statistics(data.proprio, moves)
-        draw = action_draw(data, sentence_vectors(table, data), seen, plans, moves, size.batch[stage])
+        model = build_actions(stage, data, changes or {}, planner)
+        seen = model.glance.measure(data.pictures, looks) if model.config.looks else None
+        plans = None
+        if model.config.plans:
+            latents = training_plans(planner, data, table, cache=out)
+            plans = torch.cat([model.read(part.float(), planner) for part in latents.split(64)])
+        model.measure_statistics(data.proprio, plans if model.config.looks else None)
+        draw = action_draw(data, sentence_vectors(table, data), seen, plans, size.batch[stage])
     result = fit(
         model,
         draw,
@@ -242,8 +242,8 @@ def build_planner(data: RobotSet, name: Profile, start: Path | None, guess: Moti
     return model
 
 
-def build_actions(stage: str, data: RobotSet, changes: dict) -> ActionNet:
-    """An untrained policy or cloning network for a set's views, proprioception and actions."""
+def build_actions(stage: str, data: RobotSet, changes: dict, planner: RobotPlanner | None = None) -> ActionNet:
+    """An untrained policy or cloning network for a set's views, proprioception and actions, and a planner's components."""
     plain = ActionNetConfig()
     head = replace(
         plain.head,
@@ -252,8 +252,10 @@ def build_actions(stage: str, data: RobotSet, changes: dict) -> ActionNet:
         horizon=data.chunks.shape[1],
         actions=data.chunks.shape[2],
     )
-    reads = "tracks" if stage == "policy" else "glance"
+    reads = "components" if stage == "policy" else "glance"
     measured = {"head": head, "views": data.views, "reads": reads, "frame_size": data.pictures.shape[2]}
+    if planner is not None and planner.first is not None:
+        measured["components"] = min(plain.components, planner.first.config.components)
     return ActionNet(replace(plain, **(measured | changes)))
 
 
@@ -285,22 +287,6 @@ def training_plans(
     return torch.cat(plans)
 
 
-def training_moves(
-    network: ActionNet,
-    planner: RobotPlanner,
-    autoencoder: TrackAutoencoder,
-    data: RobotSet,
-    plans: Tensor,
-    seen: Tensor,
-) -> Tensor:
-    """Where the colours of every window's first pictures go by its plan: (W, V, K, M, 2)."""
-    moves = [
-        network.planned_moves(plans[windows].float(), data.frames(rows), seen[rows], planner, autoencoder)
-        for windows, rows in zip(torch.arange(len(plans)).split(32), data.starts.split(32), strict=True)
-    ]
-    return torch.cat(moves)
-
-
 def guess_draw(data: RobotSet, words: Tensor, seen: Tensor, wanted: Tensor, batch: int):
     """Batches for the guess: windows, every one as likely."""
 
@@ -325,7 +311,7 @@ def planner_draw(planner: RobotPlanner, data: RobotSet, table: TextTable, seen: 
     return draw
 
 
-def action_draw(data: RobotSet, words: Tensor, seen: Tensor | None, plans: Tensor | None, moves: Tensor | None, batch: int):
+def action_draw(data: RobotSet, words: Tensor, seen: Tensor | None, plans: Tensor | None, batch: int):
     """Batches for policy and cloning: moments, every task as likely, with the plan that is in use then."""
     tasks = demonstrated_tasks(data)
     rows_of = [torch.tensor([row for row, task in enumerate(data.tasks) if task == one]) for one in tasks]
@@ -338,8 +324,7 @@ def action_draw(data: RobotSet, words: Tensor, seen: Tensor | None, plans: Tenso
             "proprio": data.proprio[rows],
             "chunks": data.chunks[rows],
             "valid": data.valid[rows],
-            "latents": None if plans is None else plans[data.window_of[rows]].float(),
-            "moves": None if moves is None else moves[data.window_of[rows]],
+            "plan": None if plans is None else plans[data.window_of[rows]],
             "seen": None if seen is None else seen[rows],
             "words": words[data.said[rows]],
         }

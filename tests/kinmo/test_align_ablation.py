@@ -35,6 +35,7 @@ def test_every_part_left_out_over_seeds_and_an_interrupted_study_goes_on(tmp_pat
             assert row["low"] <= row["value"] <= row["high"] and row["chance"] == pytest.approx(
                 100 * int(metric[6:].split(",")[0]) / row["gallery"]
             )
+        assert rows[f"{name}, seed 1", "training steps"]["value"] == 2
     metric, full = "(a) R@3, text to motion", ROW_NAMES["aligner"]
     assert rows["all minus global only", metric]["value"] == pytest.approx(
         rows[full, metric]["value"] - rows["global only", metric]["value"]

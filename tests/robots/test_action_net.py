@@ -13,20 +13,19 @@ HEAD = PolicyHeadConfig(views=1, grid=(4, 4), channels=16, proprio=3, horizon=4,
 
 
 def config(**changes) -> ActionNetConfig:
-    plain = {"head": HEAD, "merge": 2, "views": ("front",), "frame_size": 32, "colours": 2, "moments": (4, 16)}
+    plain = {"head": HEAD, "merge": 2, "views": ("front",), "frame_size": 32, "colours": 2, "components": 6}
     return ActionNetConfig(**{**plain, "width": 32, **changes})
 
 
-def moment(reads: str = "tracks", batch: int = 3, seed: int = 0) -> dict:
+def moment(reads: str = "components", batch: int = 3, seed: int = 0) -> dict:
     """What a network of that kind is given beside proprioception."""
     draw = torch.Generator().manual_seed(seed)
     found = {
-        "latents": torch.randn(batch, 1, 1, 8, 8, 4, generator=draw),
         "frames": torch.rand(batch, 1, 3, 32, 32, generator=draw) * 2 - 1,
         "words": torch.randn(batch, 384, generator=draw) / 20,
-        "moves": torch.randn(batch, 1, 2, 2, 2, generator=draw) / 4,
+        "plan": torch.randn((batch, 1, 1, 8, 8, 4) if reads == "latents" else (batch, 6), generator=draw) / 4,
     }
-    wanted = {"latents": ("latents",), "glance": ("frames", "words"), "tracks": ("frames", "words", "moves")}[reads]
+    wanted = {"latents": ("plan",), "glance": ("frames", "words"), "components": ("frames", "words", "plan")}[reads]
     return {name: found[name] for name in wanted}
 
 
@@ -38,42 +37,34 @@ def test_plans_matter_to_a_policy_and_it_can_act_without():
     net, given = ActionNet(config()).eval(), moment()
     planned = net(PROPRIO, **given)
     assert planned.shape == (3, 4, 2)
-    assert not torch.allclose(planned, net(PROPRIO, **{**given, "moves": given["moves"].flip(0)})), "the plan must matter"
-    without = net(PROPRIO, **{**given, "moves": None})
-    assert torch.equal(without, net(PROPRIO, **{**given, "moves": 0 * given["moves"]})), "no plan is a plan of rest"
+    assert not torch.allclose(planned, net(PROPRIO, **{**given, "plan": given["plan"].flip(0)})), "the plan must matter"
+    without = net(PROPRIO, **{**given, "plan": None})
+    assert torch.equal(without, net(PROPRIO, **{**given, "plan": 0 * given["plan"]})), "no plan is the mean plan"
 
 
 def test_cloning_takes_no_notice_of_plans():
     net, given = ActionNet(config(reads="glance")).eval(), moment("glance")
-    assert torch.equal(net(PROPRIO, **given), net(PROPRIO, **given, moves=moment()["moves"]))
+    assert torch.equal(net(PROPRIO, **given), net(PROPRIO, **given, plan=moment()["plan"]))
 
 
 def test_the_papers_head_takes_no_notice_of_pictures_and_words():
     net, given = ActionNet(config(reads="latents")).eval(), moment("latents")
     assert torch.equal(net(PROPRIO, **given), net(PROPRIO, **given, **moment("glance")))
-    with pytest.raises(ValueError, match="give it latents"):
+    with pytest.raises(ValueError, match="give it one"):
         net(PROPRIO, **moment("glance"))
 
 
-class Slide:
-    """Stands where a planner is: a plan moves every point to the right at a constant speed, the latents' mean."""
+class Longest:
+    """Stands where a planner is: a plan's components are its numbers."""
 
-    def decode(self, latents, frames, points, autoencoder, num_frames):
-        self.points = points
-        along = torch.linspace(0, 1, num_frames)[:, None] * torch.tensor([1.0, 0.0])
-        return points[..., None, :] + latents.mean() * along
+    def components(self, latents):
+        return latents.flatten(1)
 
 
-def test_a_plan_is_read_where_the_colours_are():
-    net = ActionNet(config()).eval()
-    seen = net.glance(moment()["frames"])
-    planner = Slide()
-    moves = net.planned_moves(torch.full((3, 1, 1, 8, 8, 4), 0.5), moment()["frames"], seen, planner, None)
-    assert torch.equal(planner.points, net.glance.middles(seen).clamp(-1, 1))
-    assert moves.shape == (3, 1, 2, 2, 2)
-    # Frames 4 and 16 of 17, which are a quarter of the way and all of it.
-    assert torch.allclose(moves[..., 0], torch.tensor([0.125, 0.5]).expand(3, 1, 2, 2))
-    assert not moves[..., 1].any()
+def test_as_many_components_of_a_plan_are_read_as_there_are_places_for():
+    latents = torch.randn(3, 1, 1, 8, 8, 4)
+    assert torch.equal(ActionNet(config()).read(latents, Longest()), latents.flatten(1)[:, :6])
+    assert ActionNet(config(reads="latents")).read(latents, Longest()) is latents
 
 
 def test_what_was_seen_before_may_be_given_instead_of_pictures():
@@ -86,7 +77,7 @@ def test_a_glance_and_a_sentence_decide_what_is_done():
     """Words name a side, a picture shows where the square is; both are needed for the answer."""
     torch.manual_seed(0)
     draw = torch.Generator().manual_seed(1)
-    net = ActionNet(config(reads="glance", noise=0.02, dropout=0.0))
+    net = ActionNet(config(reads="glance", noise=0.02, felt_noise=0.0, dropout=0.0))
     corner = torch.randint(0, 28, (256, 2), generator=draw)
     along = torch.arange(32) - corner[..., None]
     x, y = ((along >= 0) & (along < 4)).float().unbind(1)
@@ -107,7 +98,7 @@ def test_a_glance_and_a_sentence_decide_what_is_done():
 
 
 def test_invalid_steps_do_not_count_and_the_error_is_absolute():
-    net, given = ActionNet(config(reads="glance", noise=0.0, dropout=0.0)), moment("glance")
+    net, given = ActionNet(config(reads="glance", noise=0.0, felt_noise=0.0, dropout=0.0)), moment("glance")
     valid = torch.tensor([[True, False, False, False]] * 3)
     with torch.no_grad():
         said = net(PROPRIO, **given)
@@ -119,28 +110,26 @@ def test_invalid_steps_do_not_count_and_the_error_is_absolute():
 
 
 def test_dropped_plans_leave_the_glance_alone():
-    net, given = ActionNet(config(plan_drop=1.0, noise=0.0, dropout=0.0)), moment()
+    net, given = ActionNet(config(plan_drop=1.0, noise=0.0, felt_noise=0.0, dropout=0.0)), moment()
     chunks, valid = torch.zeros(3, 4, 2), torch.ones(3, 4, dtype=torch.bool)
     dropped = net.loss(PROPRIO, chunks, valid, generator=torch.Generator().manual_seed(0), **given)
-    alone = net.loss(PROPRIO, chunks, valid, **{**given, "moves": None})
+    alone = net.loss(PROPRIO, chunks, valid, **{**given, "plan": None})
     assert torch.allclose(dropped["loss"], alone["loss"])
 
 
 def test_what_is_felt_and_planned_is_normalised():
-    net, moves = ActionNet(config()), moment(batch=64)["moves"]
-    net.measure_statistics(PROPRIO, moves)
+    net, plans = ActionNet(config()), moment(batch=64)["plan"]
+    net.measure_statistics(PROPRIO, plans)
     felt = (PROPRIO - net.proprio_shift) / net.proprio_scale
     assert felt.mean(0).abs().max() < 1e-5
     assert torch.allclose(felt.std(0), torch.ones(3), atol=1e-4)
-    # Rest stays zero: it is what a plan that is left out looks like.
-    assert torch.allclose((moves.flatten(1) / net.moves_scale).square().mean(0), torch.ones(8), atol=1e-4)
+    # Zero stays zero, the mean of plans: it is what a plan that is left out looks like.
+    assert torch.allclose((plans / net.plan_scale).square().mean(0), torch.ones(6), atol=1e-4)
 
 
 def test_bad_input_is_named():
-    with pytest.raises(ValueError, match="did you mean tracks"):
-        ActionNet(config(reads="track"))
-    with pytest.raises(ValueError, match="frames 1 to 16"):
-        ActionNet(config(moments=(4, 17)))
+    with pytest.raises(ValueError, match="did you mean components"):
+        ActionNet(config(reads="component"))
     net, given = ActionNet(config()), moment()
     with pytest.raises(ShapeError, match="proprio"):
         net(PROPRIO[:, :2], **given)
@@ -148,9 +137,9 @@ def test_bad_input_is_named():
         net(PROPRIO * float("nan"), **given)
     with pytest.raises(ShapeError, match="frames"):
         net(PROPRIO, **{**given, "frames": given["frames"][..., :16]})
-    with pytest.raises(ShapeError, match="moves"):
-        net(PROPRIO, **{**given, "moves": given["moves"][:, :, :1]})
-    with pytest.raises(ShapeError, match="moves"):
-        net(PROPRIO, **{**given, "moves": given["moves"] * float("nan")})
+    with pytest.raises(ShapeError, match="plan"):
+        net(PROPRIO, **{**given, "plan": given["plan"][:, :1]})
+    with pytest.raises(ShapeError, match="plan"):
+        net(PROPRIO, **{**given, "plan": given["plan"] * float("nan")})
     with pytest.raises(ValueError, match="frames and words"):
-        net(PROPRIO, moves=given["moves"])
+        net(PROPRIO, plan=given["plan"])

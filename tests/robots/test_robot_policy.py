@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 
 from kinelib.learning.text import Text
 from kinelib.robots.action_net import ActionNet, ActionNetConfig
+from kinelib.robots.motion_guess import MotionGuessConfig
 from kinelib.robots.policy import RobotPolicy
 from kinelib.robots.policy_head import PolicyHeadConfig
 from kinelib.robots.robot_planner import RobotPlanner, RobotPlannerConfig
@@ -27,9 +29,12 @@ class Foreteller:
         self.config = SimpleNamespace(head=head, reads=reads, plans=plans, looks=False, views=("front",), frame_size=8)
         self.plans: list[float] = []
 
-    def __call__(self, proprio, *, latents=None):
-        if latents is not None:
-            self.plans.append(latents.item())
+    def read(self, latents, planner):
+        return latents
+
+    def __call__(self, proprio, *, plan=None, seen=None, words=None):
+        if plan is not None:
+            self.plans.append(plan.item())
         return (proprio[:, :1, None] + torch.arange(float(HORIZON))[:, None]).repeat(1, 1, 2)
 
 
@@ -87,10 +92,11 @@ def test_a_broken_answer_stops_the_rollout_with_a_reason():
 def parts(reads: str) -> tuple[ActionNet, RobotPlanner]:
     """An untrained network of a kind for two views, and a planner of the same grid."""
     head = PolicyHeadConfig(views=2, grid=(4, 4), channels=16, proprio=1, horizon=8, actions=3, depth=1)
-    sizes = dict(views=("front", "top"), frame_size=32, width=32, colours=3)
+    sizes = dict(views=("front", "top"), frame_size=32, width=32, colours=3, components=5)
     network = ActionNet(ActionNetConfig(head=head, reads=reads, **sizes)).eval()
     flow = FlowMatcherConfig(latent_shape=(1, 8, 8, 4), frame_size=32, patch=4, width=20, image_width=8, depth=1, heads=2)
-    return network, RobotPlanner(RobotPlannerConfig(("front", "top"), 4, 16, flow)).eval()
+    guess = MotionGuessConfig(("front", "top"), flow.latent_shape, 32, colours=3, components=8, width=16)
+    return network, RobotPlanner(RobotPlannerConfig(("front", "top"), 4, 16, flow, guess)).eval()
 
 
 class Still:
@@ -106,7 +112,7 @@ ENCODER = SimpleNamespace(
 )
 
 
-@pytest.mark.parametrize("reads", ["latents", "glance", "tracks"])
+@pytest.mark.parametrize("reads", ["latents", "glance", "components"])
 def test_a_networks_parts_are_put_together(reads):
     """Pictures of both views, the sentence and the plan reach the network in the shapes it wants."""
     network, planner = parts(reads)
@@ -117,7 +123,10 @@ def test_a_networks_parts_are_put_together(reads):
     assert [view for _, view in looked] == ["front", "top"]
 
 
-def test_tracks_cannot_be_read_without_what_decodes_them():
-    network, planner = parts("tracks")
-    with pytest.raises(ValueError, match="the autoencoder that decode them"):
-        RobotPolicy(network, planner)
+def test_components_cannot_be_read_without_the_planner_that_knows_them():
+    network, planner = parts("components")
+    with pytest.raises(ValueError, match="give the planner that knows them"):
+        RobotPolicy(network, plans=lambda observation, frames: None)
+    plain = RobotPlanner(replace(planner.config, guess=None))
+    with pytest.raises(ValueError, match="has no guess"):
+        plain.components(torch.zeros(1, 2, 1, 8, 8, 4))

@@ -31,7 +31,7 @@ TINY = FlowMatcherConfig(
 
 
 def suite_of(world) -> Suite:
-    demos = DemonstrationConfig(per_shard=2, views=VIEWS, every=4, side=64, detail=64, points=64, hold=2, limit=40)
+    demos = DemonstrationConfig(per_shard=2, views=VIEWS, every=4, side=96, detail=64, points=64, hold=2, limit=40)
     told = lambda task, seed=None: f"move the square to the {task}"
     return Suite(world, ("left", "right"), told, demos, told, (("left", "right"),), limit=40)
 
