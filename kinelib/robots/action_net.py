@@ -4,7 +4,7 @@ The release's policy reads the planner's latents and proprioception and nothing 
 from a few hundred recordings on two cores foresees motion to within a few pixels, which says where a hand is going but not
 to a centimetre where a handle is. So there can be a *glance* instead: where things of each colour are (`colour_glance`), and
 a perceptron that also knows the sentence. A plan reaches it undecoded, as the largest principal components of its latents:
-sixteen thousand numbers would be learnt by heart from two hundred demonstrations. Three networks:
+all eight thousand numbers would be learnt by heart from two hundred demonstrations. Three networks:
 
     reads       from                                                 what it is
     latents     undecoded latents, proprioception                    the paper's head
@@ -55,7 +55,7 @@ class ActionNetConfig:
     noise: float = 0.1  # on what is seen in training, in standard deviations
     felt_noise: float = 0.05  # on what is felt and planned, likewise
     dropout: float = 0.1  # in the perceptron
-    plan_drop: float = 0.1  # share of training examples without a plan, for a network that reads tracks
+    plan_drop: float = 0.1  # share of training examples without a plan, for a network that looks as well
 
     @property
     def plans(self) -> bool:
@@ -75,7 +75,7 @@ class ActionNet(nn.Module):
         config: sizes, and what is read.
 
     Raises:
-        WorldError: for an unknown `reads`. ValueError: for moments that are not frames of a plan.
+        WorldError: for an unknown `reads`.
     """
 
     def __init__(self, config: ActionNetConfig) -> None:
@@ -106,7 +106,11 @@ class ActionNet(nn.Module):
             self.plan_scale.copy_(plans.square().mean(0).sqrt().clamp_min(1e-2))
 
     def read(self, latents: Tensor, planner: RobotPlanner) -> Tensor:
-        """Plans as this network reads them: the latents (B, V, 1, R, W, C) themselves, or their components (B, Q)."""
+        """Plans as this network reads them: the latents (B, V, 1, R, W, C) themselves, or their components (B, Q).
+
+        Raises:
+            ValueError: when it reads components, and the planner was trained without the guess that knows them.
+        """
         return planner.components(latents)[:, : self.config.components] if self.config.looks else latents
 
     def forward(
