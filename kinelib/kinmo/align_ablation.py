@@ -26,7 +26,7 @@ from kinelib.kinmo.pretrained import load_aligner, load_reasoner
 from kinelib.kinmo.retrieve import Report, per_clip, report
 from kinelib.kinmo.rows import Row, of_interval, over_clips, plain, tables
 from kinelib.kinmo.train import Size, cache_folder, train_stage
-from kinelib.learning.files import write_text_whole
+from kinelib.learning import study_rows
 from kinelib.learning.intervals import bootstrap_difference
 from kinelib.learning.text import TextEncoder
 
@@ -65,6 +65,9 @@ def study(
         say: called with a line of progress.
         encoder: of sentences; None: MiniLM.
         size, extent: of the trainings and of what is measured, instead of the profile's.
+
+    Raises:
+        KeyboardInterrupt: when a signal stopped a training; its state is kept.
     """
     config, folder = config or StudyConfig(), Path(folder)
     places = [folder / f"seed-{seed}" for seed in range(config.seeds)]
@@ -75,14 +78,12 @@ def study(
                 budget = {"steps": config.steps} if config.steps else {"seconds": config.seconds}
                 options = dict(seed=seed, captured=captured, resume=True, encoder=encoder, size=size)
                 if train_stage(stage, config.profile, place, **options, **budget).stopped_early:
-                    raise KeyboardInterrupt
+                    raise KeyboardInterrupt(f"stopped in the middle of {stage}, seed {seed}")
     setting = prepare(config.profile, places[0], captured, say, extent, None, encoder, cache_folder(folder))
-    found: dict[str, list[Report]] = {stage: [] for stage in ROW_NAMES}
-    for place in places:
-        # Reasoners look up training clips and are the same for every seed.
-        reasoner = load_reasoner(place, encoder)
-        for stage, reports in found.items():
-            reports.append(report(load_aligner(stage, place), setting.test, setting.bank, reasoner))
+    # Reasoners look up training clips and are the same for every seed.
+    reasoner = load_reasoner(places[0], encoder)
+    measured = lambda stage, place: report(load_aligner(stage, place), setting.test, setting.bank, reasoner)
+    found = {stage: [measured(stage, place) for place in places] for stage in ROW_NAMES}
     rows = ablation_rows(found, setting.test)
     # On a shared machine equal time is not equal work.
     rows += [
@@ -96,7 +97,7 @@ def study(
         "torch": torch.__version__,
         "config": asdict(config),
     }
-    write_text_whole(Path(json_path), json.dumps({"about": about, "rows": [asdict(one) for one in rows]}, indent=1) + "\n")
+    study_rows.ship_rows(json_path, about, map(asdict, rows), digits=8)
     return tables(rows)
 
 
@@ -125,7 +126,7 @@ def ablation_rows(found: Mapping[str, Sequence[Report]], motions: MotionTexts) -
             rows.append(plain(TABLE, ROW_NAMES[stage], f"(a) MedR, {way}", middle, one.queries, **facts))
     rows += label_rows(TABLE, motions)
     for (stage, metric), own in hits.items():
-        if stage != FULL and FULL in found:
+        if stage != FULL:
             difference = bootstrap_difference(hits[FULL, metric].mean(0), own.mean(0))
             what = f"all minus {ROW_NAMES[stage].split(':')[0]}"
             rows.append(of_interval(TABLE, what, metric, difference, "points", target=0.0, gallery=len(motions)))

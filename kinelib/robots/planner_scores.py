@@ -69,7 +69,7 @@ def planner_scores(
             plan = planner.denormalize(planner.plan(frames[None], text, steps=steps, seed=noise))[0]
             answers = {
                 "planned": read(plan),
-                "encoded": read(encode_windows(tracks, keep, frames, autoencoder)),
+                "encoded": read(encode_windows(tracks, keep, small, autoencoder)),
                 "standing still": tracks[:, :, :1].expand_as(tracks),
             }
             for name, answer in answers.items():
