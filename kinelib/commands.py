@@ -32,12 +32,12 @@ Results land in runs/<profile>/NN_slug/. exit status: 0 done, 1 a notebook faile
   python -m kinelib train kimodo --stage procedural              weights without a licence to mind
 
   python -m kinelib train kinmo                                  aligner, tokenizer, generator, flat baseline, control
-  python -m kinelib robots demos; python -m kinelib train robots guess, planner, cloning, policy from scripted demonstrations
+  python -m kinelib robots demos; python -m kinelib train robots what plans and acts, from scripted demonstrations
 
 Stages of zipmo: autoencoder, planner, regression, direct, autoregressive, video.
 Stages of kimodo: denoiser, procedural, evaluator, and the ablations one-stage, global-root, no-curriculum, no-smooth-root,
 no-extra-tokens. Stages of kinmo: aligner, tokenizer, generator, flat, control, and the ablations aligner-global,
-aligner-group, aligner-no-cross, aligner-flat. Stages of robots: guess, planner, cloning, policy.
+aligner-group, aligner-no-cross, aligner-flat. Stages of robots: guess, planner, cloning, inverse, policy.
 
 Ctrl-C saves the state first; --resume continues from it. Later stages need the earlier ones' checkpoints in --out.""",
     "track": """examples:
@@ -156,6 +156,12 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--demos", type=Path, metavar="DIR", help="robots: folder of demonstrations (default: OUT/demos)")
     train.add_argument(
         "--labelled", type=_at_least_one, metavar="N", help="robots: demonstrations a task whose actions are learnt"
+    )
+    train.add_argument(
+        "--recordings",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="robots: let the policy learn from the other demonstrations too, from actions read off their tracks",
     )
     length = train.add_mutually_exclusive_group()
     length.add_argument("--steps", type=_at_least_one, help="train for this many steps")

@@ -211,7 +211,9 @@ def test_robots_commands_reach_their_functions(monkeypatch, capsys):
     assert cli.main(["evaluate", "robots", "--json", "r.json", "--way", "policy", "--episodes", "4"]) == 0
     assert calls[1][0][0] == "metaworld" and calls[1][1]["ways"] == ["policy"] and calls[1][1]["episodes"] == 4
     assert cli.main(["train", "robots", "--steps", "5"]) == 0
-    assert [one[0][0] for one in calls[2:]] == ["guess", "planner", "cloning", "policy"] and "start" not in calls[2][1]
+    assert [one[0][0] for one in calls[2:]] == ["guess", "planner", "cloning", "inverse", "policy"] and "start" not in calls[
+        2
+    ][1]
     assert "a table" in capsys.readouterr().out
 
 

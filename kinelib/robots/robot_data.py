@@ -124,25 +124,83 @@ def load_set(
     return RobotSet(first.views, first.every, window, sentences=tuple(sentences), tasks=tuple(names), **joined)
 
 
-def window_tracks(one: Demonstration, frame: int, frames: int, points: int = POINTS, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Tracks (V, points, frames + 1, 2) from a frame on, which stand still after the last one, and which to encode.
+def window_tracks(
+    one: Demonstration, frame: int, frames: int, points: int = POINTS, seed: int = 0, before: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Tracks (V, points, before + frames + 1, 2) around a frame, and which to encode.
 
     Args:
-        one: the demonstration.
+        one: the demonstration; before its first frame and after its last one everything stands still.
         frame: where the window begins.
         frames: how many frames it looks ahead.
         points: how many tracks, those visible at its beginning first.
         seed: draws them.
+        before: how many earlier frames come first.
 
     Returns:
         tracks, and keep (V, points): visible at the beginning (all, in a view that sees none).
     """
-    span = np.clip(np.arange(frame, frame + frames + 1), None, one.tracks.shape[2] - 1)
+    span = np.clip(np.arange(frame - before, frame + frames + 1), 0, one.tracks.shape[2] - 1)
     seen = one.visible[:, :, frame]
     order = np.argsort(~seen + np.random.default_rng(seed).random(seen.shape) / 2, axis=1)[:, :points]
     tracks = np.take_along_axis(one.tracks[:, :, span], order[:, :, None, None], axis=1).astype(np.float32)
     keep = np.take_along_axis(seen, order, axis=1)
     return torch.from_numpy(tracks), torch.from_numpy(keep | ~keep.any(1, keepdims=True))
+
+
+def moment_tracks(
+    folder: str | Path,
+    *,
+    before: int,
+    after: int,
+    points: int = POINTS,
+    tasks: Iterable[str] | None = None,
+    per_task: int | None = None,
+    skip: int = 0,
+    split: str = "train",
+) -> tuple[Tensor, Tensor]:
+    """Exact tracks around every moment of a set: (M, V, points, before + 1 + after, 2) float16, and which are visible there.
+
+    Args:
+        folder, tasks, per_task, skip, split: as of :func:`load_set`, whose moments these are.
+        before, after: frames.
+        points: tracks of a view, visible ones first.
+    """
+    tracks, keep = [], []
+    for one in Demonstrations(folder, tasks=tasks, split=split, per_task=per_task, skip=skip):
+        for frame in range((len(one.actions) + one.every - 1) // one.every):
+            around, seen = window_tracks(one, frame, after, points, seed=len(tracks), before=before)
+            tracks.append(around.half())
+            keep.append(seen)
+    return torch.stack(tracks), torch.stack(keep)
+
+
+def joined(first: RobotSet, second: RobotSet) -> RobotSet:
+    """Two sets as one, without latents.
+
+    Raises:
+        DemonstrationError: when they differ in views, in steps between frames or in how far plans look ahead.
+    """
+    if (first.views, first.every, first.window) != (second.views, second.every, second.window):
+        raise DemonstrationError(
+            f"a set with views {first.views} every {first.every} steps and one with {second.views} every {second.every} "
+            "cannot be joined; train on demonstrations of one kind."
+        )
+    sentences = tuple(dict.fromkeys(first.sentences + second.sentences))
+    said = torch.tensor([sentences.index(sentence) for sentence in second.sentences])[second.said]
+    both = {
+        name: torch.cat([getattr(first, name), getattr(second, name)]) for name in ("pictures", "proprio", "chunks", "valid")
+    }
+    return replace(
+        first,
+        **both,
+        window_of=torch.cat([first.window_of, second.window_of + len(first.starts)]),
+        starts=torch.cat([first.starts, second.starts + len(first)]),
+        sentences=sentences,
+        said=torch.cat([first.said, said]),
+        tasks=first.tasks + second.tasks,
+        latents=None,
+    )
 
 
 @torch.no_grad()

@@ -8,12 +8,14 @@
     guess    motion latents of every view, regressed from a glance and a sentence   demos, the shipped autoencoder
     planner  the same, drawn: a flow matcher that adds to the guess                 demos, guess, the shipped autoencoder
     cloning  the baseline: action chunks from pictures, sentence, proprioception    demos
-    policy   the same from the planner's plans as well                              demos, planner
+    inverse  actions and proprioception from exact tracks                           demos
+    policy   cloning from the planner's plans as well, and from recordings          demos, planner, inverse
 
-As in ATM's protocol, which the paper follows, actions are scarce and recordings are not: cloning and policy learn from the
-first `labelled` demonstrations of a task, the planner from the tracks of all others. So it has not seen the pictures at
-which it plans for the policy's training, and the policy learns how far plans can be trusted. Policy and cloning take as many
-steps with as many examples. All of a training set lies in memory; latents, plans and glances are made once.
+As in ATM's protocol, which the paper follows, actions are scarce and recordings are not: the first `labelled` demonstrations
+of a task have actions, the others are recordings, pictures and tracks alone. Cloning learns from the former, the planner
+from the latter. The policy learns from both: what was done in a recording is read off its tracks by inverse dynamics, which
+are learnt from the labelled ones. Policy and cloning take as many steps with as many examples. All of a training set lies
+in memory; latents, plans and glances are made once.
 """
 
 from __future__ import annotations
@@ -35,8 +37,9 @@ from kinelib.learning.profiles import Profile, profile
 from kinelib.learning.text import TextEncoder, TextTable, text_table
 from kinelib.robots.action_net import ActionNet, ActionNetConfig
 from kinelib.robots.demonstrations import make_demonstrations
+from kinelib.robots.inverse_dynamics import InverseDynamics, InverseDynamicsConfig, label_recordings
 from kinelib.robots.motion_guess import MotionGuess, MotionGuessConfig
-from kinelib.robots.robot_data import RobotSet, demonstrated_tasks, load_set, with_latents
+from kinelib.robots.robot_data import RobotSet, demonstrated_tasks, joined, load_set, moment_tracks, with_latents
 from kinelib.robots.robot_planner import ACTING_STEPS, SMALL, RobotPlanner, RobotPlannerConfig
 from kinelib.robots.suites import Suite, find_suite
 from kinelib.robots.worlds import check_known
@@ -45,7 +48,7 @@ from kinelib.zipmo.flow_matcher import FlowMatcher, FlowMatcherConfig
 from kinelib.zipmo.pretrained import SHIPPED as OPEN_DOMAIN
 from kinelib.zipmo.train import copy_shared
 
-STAGES = ("demos", "guess", "planner", "cloning", "policy")
+STAGES = ("demos", "guess", "planner", "cloning", "inverse", "policy")
 SHIPPED_STAGES = STAGES[1:]  # the guess is part of the planner's checkpoint
 LICENCE = (
     "CC BY-NC 4.0: the demonstrations are our own simulation, but planner and latents start from the shipped open-domain "
@@ -70,8 +73,14 @@ SIZES = {
         2,
         10,
         5,
-        {"guess": {"steps": 300}, "planner": {"seconds": 10.0}, "cloning": {"steps": 400}, "policy": {"steps": 400}},
-        {"guess": 64, "planner": 8, "cloning": 32, "policy": 32},
+        {
+            "guess": {"steps": 300},
+            "planner": {"seconds": 10.0},
+            "cloning": {"steps": 400},
+            "inverse": {"steps": 300},
+            "policy": {"steps": 400},
+        },
+        {"guess": 64, "planner": 8, "cloning": 32, "inverse": 32, "policy": 32},
     ),
     Profile.LAB: Size(
         10,
@@ -81,16 +90,17 @@ SIZES = {
             "guess": {"steps": 6000},
             "planner": {"seconds": 900.0},
             "cloning": {"steps": 10_000},
+            "inverse": {"steps": 4000},
             "policy": {"steps": 10_000},
         },
-        {"guess": 128, "planner": 16, "cloning": 64, "policy": 64},
+        {"guess": 128, "planner": 16, "cloning": 64, "inverse": 128, "policy": 64},
     ),
     Profile.PAPER: Size(
         50,
         50,
         10,
-        dict.fromkeys(("guess", "planner", "cloning", "policy"), {"seconds": 86_400.0}),
-        {"guess": 256, "planner": 64, "cloning": 256, "policy": 256},
+        dict.fromkeys(("guess", "planner", "cloning", "inverse", "policy"), {"seconds": 86_400.0}),
+        {"guess": 256, "planner": 64, "cloning": 256, "inverse": 256, "policy": 256},
         3e-4,
     ),
 }
@@ -140,12 +150,13 @@ def train_stage(
     demos: str | Path | None = None,
     tasks: Iterable[str] | None = None,
     labelled: int | None = None,
+    recordings: bool = True,
     changes: dict | None = None,
 ) -> FitResult:
     """Trains one stage and saves its checkpoint in `out`/<stage>.
 
     Args:
-        stage: "guess", "planner", "cloning" or "policy"; `demos` is made by :func:`demonstrate_stage`.
+        stage: "guess", "planner", "cloning", "inverse" or "policy"; `demos` is made by :func:`demonstrate_stage`.
         profile_name: "smoke", "lab" or "paper".
         out: output folder; states and logs go to `out`/<stage>-training.
         resume: go on with an interrupted training, if there is one.
@@ -158,11 +169,12 @@ def train_stage(
         tasks: which; default all that are there.
         labelled: demonstrations of a task whose actions are learnt from, instead of the profile's; fewer make a curve of
             data efficiency. The planner learns from those beyond as many.
+        recordings: whether the policy learns from those beyond too, from actions that the inverse dynamics tell.
         changes: fields of `ActionNetConfig` to set, such as {"reads": "latents"} for the paper's head alone.
 
     Raises:
         ValueError: for an unknown stage or profile, or both steps and seconds.
-        FileNotFoundError: when there are no demonstrations, or no planner for the policy.
+        FileNotFoundError: when there are no demonstrations, or no planner or inverse dynamics for the policy.
         DemonstrationError: when a task has too few.
         FileExistsError: when there is a checkpoint already, and neither `overwrite` nor a training to resume.
     """
@@ -176,9 +188,15 @@ def train_stage(
     config = FitConfig(steps=steps, seconds=seconds, learning_rate=rate, ema_decay=0.995, seed=seed, log_every=20)
     demos, labelled = Path(demos or out / "demos"), size.labelled if labelled is None else labelled
     recorded = stage in ("guess", "planner")
-    which = {"skip": labelled} if recorded else {"per_task": labelled}
-    which["tasks"] = None if tasks is None else list(tasks)
+    tasks = None if tasks is None else list(tasks)
+    beyond, first = {"tasks": tasks, "skip": labelled}, {"tasks": tasks, "per_task": labelled}
+    which = beyond if recorded else first
     data = load_set(demos, **which)
+    if stage == "policy" and recordings:
+        inverse = checkpoints.load(out / "inverse", InverseDynamics, InverseDynamicsConfig)
+        around = {"before": inverse.config.before, "after": inverse.config.after}
+        unlabelled = load_set(demos, **beyond)
+        data = joined(data, label_recordings(unlabelled, *moment_tracks(demos, **beyond, **around), inverse))
     table = text_table(data.sentences, TextEncoder(), out)
     torch.manual_seed(seed)
     looks = torch.Generator().manual_seed(seed)
@@ -197,6 +215,11 @@ def train_stage(
         model.measure_statistics(data.latents.float(), autoencoder)
         seen = torch.cat([guess.glance(data.frames(rows)) for rows in torch.arange(len(data)).split(64)])
         draw = planner_draw(model, data, table, seen, size.batch[stage])
+    elif stage == "inverse":
+        model = build_inverse(data)
+        model.measure_statistics(data.proprio)
+        around = {"before": model.config.before, "after": model.config.after}
+        draw = inverse_draw(data, *moment_tracks(demos, **which, **around), model.config.every, size.batch[stage])
     else:
         planner = None
         if stage == "policy":
@@ -259,6 +282,12 @@ def build_actions(stage: str, data: RobotSet, changes: dict, planner: RobotPlann
     return ActionNet(replace(plain, **(measured | changes)))
 
 
+def build_inverse(data: RobotSet) -> InverseDynamics:
+    """An untrained inverse dynamics model for a set's views, proprioception and actions."""
+    sizes = {"proprio": data.proprio.shape[1], "every": data.every, "actions": data.chunks.shape[2]}
+    return InverseDynamics(InverseDynamicsConfig(data.views, **sizes))
+
+
 def sentence_vectors(table: TextTable, data: RobotSet) -> Tensor:
     """(U, 384) one vector of length 1 for each of a set's sentences: the mean of its word pieces."""
     return table.pick(list(data.sentences)).pooled()
@@ -311,15 +340,36 @@ def planner_draw(planner: RobotPlanner, data: RobotSet, table: TextTable, seen: 
     return draw
 
 
-def action_draw(data: RobotSet, words: Tensor, seen: Tensor | None, plans: Tensor | None, batch: int):
-    """Batches for policy and cloning: moments, every task as likely, with the plan that is in use then."""
-    tasks = demonstrated_tasks(data)
-    rows_of = [torch.tensor([row for row, task in enumerate(data.tasks) if task == one]) for one in tasks]
+def inverse_draw(data: RobotSet, tracks: Tensor, keep: Tensor, every: int, batch: int):
+    """Batches for the inverse dynamics: moments, every task as likely."""
+    choose = moments_evenly(data, batch)
 
     def draw(generator: torch.Generator) -> dict:
-        task = torch.randint(len(tasks), (batch,), generator=generator).tolist()
+        rows = choose(generator)
+        done = {"actions": data.chunks[rows, :every], "valid": data.valid[rows, :every]}
+        return {"tracks": tracks[rows].float(), "keep": keep[rows], "proprio": data.proprio[rows], **done}
+
+    return draw
+
+
+def moments_evenly(data: RobotSet, batch: int):
+    """Draws rows of moments, every task as likely."""
+    rows_of = [torch.tensor([row for row, task in enumerate(data.tasks) if task == one]) for one in demonstrated_tasks(data)]
+
+    def choose(generator: torch.Generator) -> Tensor:
+        task = torch.randint(len(rows_of), (batch,), generator=generator).tolist()
         place = torch.rand(batch, generator=generator).tolist()
-        rows = torch.stack([rows_of[one][int(share * len(rows_of[one]))] for one, share in zip(task, place, strict=True)])
+        return torch.stack([rows_of[one][int(share * len(rows_of[one]))] for one, share in zip(task, place, strict=True)])
+
+    return choose
+
+
+def action_draw(data: RobotSet, words: Tensor, seen: Tensor | None, plans: Tensor | None, batch: int):
+    """Batches for policy and cloning: moments, every task as likely, with the plan that is in use then."""
+    choose = moments_evenly(data, batch)
+
+    def draw(generator: torch.Generator) -> dict:
+        rows = choose(generator)
         return {
             "proprio": data.proprio[rows],
             "chunks": data.chunks[rows],
@@ -345,7 +395,7 @@ def stage_card(stage: str, name: Profile, data: RobotSet, result: FitResult, opt
         f"Robot {stage} ({name})",
         data=f"{len(data)} moments of demonstrations by scripted experts of {len(tasks)} tasks ({', '.join(tasks)}), made "
         "by ourselves in simulation with the MIT-licensed packages metaworld and mujoco.",
-        licence="MIT." if stage == "cloning" else LICENCE,
+        licence="MIT." if stage in ("cloning", "inverse") else LICENCE,
         command=f"python -m kinelib train robots --stage {stage} --profile {name}{given}",
         metrics={"steps": float(result.steps), "seconds": result.seconds, "final loss": float(result.losses[-1]["loss"])},
     )

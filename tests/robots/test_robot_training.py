@@ -205,17 +205,20 @@ def test_every_stage_from_demonstrations_to_a_table(tmp_path, toy):
     assert [path.name for path in shards] == ["left-train-000.parquet", "right-train-000.parquet"]
     with pytest.raises(DemonstrationError, match="fewer than 6 train demonstrations of left, right"):
         train_stage("guess", "smoke", tmp_path, steps=2)
-    for stage in ("guess", "planner", "cloning", "policy"):
+    with pytest.raises(FileNotFoundError, match="inverse"):
+        train_stage("policy", "smoke", tmp_path, steps=2, labelled=2)
+    for stage in ("guess", "planner", "cloning", "inverse", "policy"):
         result = train_stage(stage, "smoke", tmp_path, steps=2, labelled=2)
         assert result.steps == 2
         card = (tmp_path / stage / "card.md").read_text()
-        assert ("CC BY-NC" in card) == (stage != "cloning")
+        assert ("CC BY-NC" in card) == (stage not in ("cloning", "inverse"))
     with pytest.raises(FileExistsError, match="overwrite"):
         train_stage("cloning", "smoke", tmp_path, steps=2)
     assert train_stage("cloning", "smoke", tmp_path, steps=2, labelled=2, resume=True).steps == 2
     again = dict(steps=2, labelled=2, overwrite=True)
     assert train_stage("policy", "smoke", tmp_path, **again, changes={"reads": "latents"}).steps == 2
     assert checkpoints.read_config(tmp_path / "policy")["arguments"]["reads"] == "latents"
+    assert train_stage("policy", "smoke", tmp_path, **again, recordings=False).steps == 2
     assert train_stage("policy", "smoke", tmp_path, **again).steps == 2
 
     json_path = tmp_path / "robots.json"
