@@ -59,7 +59,7 @@ def planner_scores(
     for one in demonstrations:
         text = encoder.encode([one.text])
         for begin in range(0, one.pictures.shape[1] - 1, stride):
-            tracks, keep = window_tracks(one, begin, frames_ahead, seed=begin)
+            tracks, keep = window_tracks(one, begin, range(frames_ahead + 1), seed=begin)
             moves = keep & ((tracks - tracks[:, :, :1]).norm(dim=-1).amax(-1) > MOVES)
             if not moves.any():
                 continue

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from kinelib.learning import checkpoints
 from kinelib.robots.action_net import ActionNet, ActionNetConfig
+from kinelib.robots.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from kinelib.robots.policy import RobotPolicy
 from kinelib.robots.robot_planner import RobotPlanner, RobotPlannerConfig
 from kinelib.robots.worlds import check_known
@@ -40,3 +41,9 @@ def load_planner(checkpoint: str | Path | None = None) -> RobotPlanner:
     """A trained robot planner, in eval mode and without gradients; errors as of :func:`load_robot_policy`."""
     folder = Path(checkpoint or SHIPPED)
     return checkpoints.load(folder / "planner", RobotPlanner, RobotPlannerConfig).requires_grad_(False)
+
+
+def load_inverse_dynamics(checkpoint: str | Path | None = None) -> InverseDynamics:
+    """What reads actions off exact tracks, in eval mode and without gradients; errors as of :func:`load_robot_policy`."""
+    folder = Path(checkpoint or SHIPPED)
+    return checkpoints.load(folder / "inverse", InverseDynamics, InverseDynamicsConfig).requires_grad_(False)

@@ -125,22 +125,21 @@ def load_set(
 
 
 def window_tracks(
-    one: Demonstration, frame: int, frames: int, points: int = POINTS, seed: int = 0, before: int = 0
+    one: Demonstration, frame: int, offsets: Sequence[int], points: int = POINTS, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """Tracks (V, points, before + frames + 1, 2) around a frame, and which to encode.
+    """Tracks (V, points, F, 2) around a frame, and which of them to look at.
 
     Args:
         one: the demonstration; before its first frame and after its last one everything stands still.
-        frame: where the window begins.
-        frames: how many frames it looks ahead.
-        points: how many tracks, those visible at its beginning first.
+        frame: which.
+        offsets: F frames, counted from it.
+        points: how many tracks, those visible in it first.
         seed: draws them.
-        before: how many earlier frames come first.
 
     Returns:
-        tracks, and keep (V, points): visible at the beginning (all, in a view that sees none).
+        tracks, and keep (V, points): visible in the frame (all, in a view that sees none).
     """
-    span = np.clip(np.arange(frame - before, frame + frames + 1), 0, one.tracks.shape[2] - 1)
+    span = np.clip(frame + np.asarray(offsets), 0, one.tracks.shape[2] - 1)
     seen = one.visible[:, :, frame]
     order = np.argsort(~seen + np.random.default_rng(seed).random(seen.shape) / 2, axis=1)[:, :points]
     tracks = np.take_along_axis(one.tracks[:, :, span], order[:, :, None, None], axis=1).astype(np.float32)
@@ -150,28 +149,26 @@ def window_tracks(
 
 def moment_tracks(
     folder: str | Path,
+    offsets: Sequence[int],
     *,
-    before: int,
-    after: int,
     points: int = POINTS,
     tasks: Iterable[str] | None = None,
     per_task: int | None = None,
     skip: int = 0,
     split: str = "train",
 ) -> tuple[Tensor, Tensor]:
-    """Exact tracks around every moment of a set: (M, V, points, before + 1 + after, 2) float16, and which are visible there.
+    """Exact tracks around every moment of a set, (M, V, points, F, 2) float16, and which to look at, (M, V, points).
 
     Args:
         folder, tasks, per_task, skip, split: as of :func:`load_set`, whose moments these are.
-        before, after: frames.
-        points: tracks of a view, visible ones first.
+        offsets, points: as of :func:`window_tracks`.
     """
     tracks, keep = [], []
     for one in Demonstrations(folder, tasks=tasks, split=split, per_task=per_task, skip=skip):
         for frame in range((len(one.actions) + one.every - 1) // one.every):
-            around, seen = window_tracks(one, frame, after, points, seed=len(tracks), before=before)
+            around, kept = window_tracks(one, frame, offsets, points, seed=len(tracks))
             tracks.append(around.half())
-            keep.append(seen)
+            keep.append(kept)
     return torch.stack(tracks), torch.stack(keep)
 
 
@@ -235,12 +232,12 @@ def with_latents(
             made.append(encode_windows(*(torch.cat(part) for part in zip(*waiting, strict=True)), autoencoder).half())
             waiting.clear()
 
-    window = 0
+    window, ahead = 0, range(data.window // data.every + 1)
     for one in Demonstrations(folder, tasks=tasks, split=split, per_task=per_task, skip=skip):
         begin = data.starts[window].item()
         while window < len(data.starts) and data.starts[window] - begin < (len(one.actions) + one.every - 1) // one.every:
             row = data.starts[window]
-            tracks, keep = window_tracks(one, int(row) - begin, data.window // data.every, seed=window)
+            tracks, keep = window_tracks(one, int(row) - begin, ahead, seed=window)
             waiting.append((tracks, keep, data.frames(row[None])[0]))
             window += 1
             if len(waiting) * len(data.views) >= BATCH:

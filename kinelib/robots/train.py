@@ -8,14 +8,14 @@
     guess    motion latents of every view, regressed from a glance and a sentence   demos, the shipped autoencoder
     planner  the same, drawn: a flow matcher that adds to the guess                 demos, guess, the shipped autoencoder
     cloning  the baseline: action chunks from pictures, sentence, proprioception    demos
-    inverse  actions and proprioception from exact tracks                           demos
+    inverse  actions from exact tracks, proprioception from pictures                demos
     policy   cloning from the planner's plans as well, and from recordings          demos, planner, inverse
 
 As in ATM's protocol, which the paper follows, actions are scarce and recordings are not: the first `labelled` demonstrations
 of a task have actions, the others are recordings, pictures and tracks alone. Cloning learns from the former, the planner
 from the latter. The policy learns from both: what was done in a recording is read off its tracks by inverse dynamics, which
-are learnt from the labelled ones. Policy and cloning take as many steps with as many examples. All of a training set lies
-in memory; latents, plans and glances are made once.
+are learnt from the labelled ones; half of a batch is labelled. Policy and cloning take as many steps with as many examples.
+All of a training set lies in memory; latents, plans and glances are made once.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from kinelib.robots.action_net import ActionNet, ActionNetConfig
 from kinelib.robots.demonstrations import make_demonstrations
 from kinelib.robots.inverse_dynamics import InverseDynamics, InverseDynamicsConfig, label_recordings
 from kinelib.robots.motion_guess import MotionGuess, MotionGuessConfig
+from kinelib.robots.pretrained import load_inverse_dynamics
 from kinelib.robots.robot_data import RobotSet, demonstrated_tasks, joined, load_set, moment_tracks, with_latents
 from kinelib.robots.robot_planner import ACTING_STEPS, SMALL, RobotPlanner, RobotPlannerConfig
 from kinelib.robots.suites import Suite, find_suite
@@ -89,9 +90,9 @@ SIZES = {
         {
             "guess": {"steps": 6000},
             "planner": {"seconds": 900.0},
-            "cloning": {"steps": 10_000},
+            "cloning": {"steps": 30_000},
             "inverse": {"steps": 4000},
-            "policy": {"steps": 10_000},
+            "policy": {"steps": 30_000},
         },
         {"guess": 128, "planner": 16, "cloning": 64, "inverse": 128, "policy": 64},
     ),
@@ -191,12 +192,11 @@ def train_stage(
     tasks = None if tasks is None else list(tasks)
     beyond, first = {"tasks": tasks, "skip": labelled}, {"tasks": tasks, "per_task": labelled}
     which = beyond if recorded else first
-    data = load_set(demos, **which)
+    data, known = load_set(demos, **which), None
     if stage == "policy" and recordings:
-        inverse = checkpoints.load(out / "inverse", InverseDynamics, InverseDynamicsConfig)
-        around = {"before": inverse.config.before, "after": inverse.config.after}
-        unlabelled = load_set(demos, **beyond)
-        data = joined(data, label_recordings(unlabelled, *moment_tracks(demos, **beyond, **around), inverse))
+        inverse = load_inverse_dynamics(out)
+        around = moment_tracks(demos, inverse.config.offsets, **beyond)
+        data, known = joined(data, label_recordings(load_set(demos, **beyond), *around, inverse)), len(data)
     table = text_table(data.sentences, TextEncoder(), out)
     torch.manual_seed(seed)
     looks = torch.Generator().manual_seed(seed)
@@ -218,8 +218,8 @@ def train_stage(
     elif stage == "inverse":
         model = build_inverse(data)
         model.measure_statistics(data.proprio)
-        around = {"before": model.config.before, "after": model.config.after}
-        draw = inverse_draw(data, *moment_tracks(demos, **which, **around), model.config.every, size.batch[stage])
+        seen = model.glance.measure(data.pictures, looks)
+        draw = inverse_draw(data, *moment_tracks(demos, model.config.offsets, **which), seen, size.batch[stage])
     else:
         planner = None
         if stage == "policy":
@@ -231,7 +231,7 @@ def train_stage(
             latents = training_plans(planner, data, table, cache=out)
             plans = torch.cat([model.read(part.float(), planner) for part in latents.split(64)])
         model.measure_statistics(data.proprio, plans if model.config.looks else None)
-        draw = action_draw(data, sentence_vectors(table, data), seen, plans, size.batch[stage])
+        draw = action_draw(data, sentence_vectors(table, data), seen, plans, size.batch[stage], known)
     result = fit(
         model,
         draw,
@@ -285,7 +285,7 @@ def build_actions(stage: str, data: RobotSet, changes: dict, planner: RobotPlann
 def build_inverse(data: RobotSet) -> InverseDynamics:
     """An untrained inverse dynamics model for a set's views, proprioception and actions."""
     sizes = {"proprio": data.proprio.shape[1], "every": data.every, "actions": data.chunks.shape[2]}
-    return InverseDynamics(InverseDynamicsConfig(data.views, **sizes))
+    return InverseDynamics(InverseDynamicsConfig(data.views, frame_size=data.pictures.shape[2], **sizes))
 
 
 def sentence_vectors(table: TextTable, data: RobotSet) -> Tensor:
@@ -340,33 +340,40 @@ def planner_draw(planner: RobotPlanner, data: RobotSet, table: TextTable, seen: 
     return draw
 
 
-def inverse_draw(data: RobotSet, tracks: Tensor, keep: Tensor, every: int, batch: int):
+def inverse_draw(data: RobotSet, tracks: Tensor, keep: Tensor, seen: Tensor, batch: int):
     """Batches for the inverse dynamics: moments, every task as likely."""
     choose = moments_evenly(data, batch)
 
     def draw(generator: torch.Generator) -> dict:
         rows = choose(generator)
-        done = {"actions": data.chunks[rows, :every], "valid": data.valid[rows, :every]}
-        return {"tracks": tracks[rows].float(), "keep": keep[rows], "proprio": data.proprio[rows], **done}
+        done = {"actions": data.chunks[rows, : data.every], "valid": data.valid[rows, : data.every]}
+        felt = {"seen": seen[rows], "proprio": data.proprio[rows]}
+        return {"tracks": tracks[rows].float(), "keep": keep[rows], **felt, **done}
 
     return draw
 
 
-def moments_evenly(data: RobotSet, batch: int):
-    """Draws rows of moments, every task as likely."""
-    rows_of = [torch.tensor([row for row, task in enumerate(data.tasks) if task == one]) for one in demonstrated_tasks(data)]
+def moments_evenly(data: RobotSet, batch: int, labelled: int | None = None):
+    """Draws rows of moments, every task as likely, and half of them from the first `labelled` rows where that is given."""
+    parts = [range(len(data))] if labelled is None else [range(labelled), range(labelled, len(data))]
+    rows_of = [
+        [torch.tensor([row for row in part if data.tasks[row] == one]) for one in demonstrated_tasks(data)] for part in parts
+    ]
 
     def choose(generator: torch.Generator) -> Tensor:
-        task = torch.randint(len(rows_of), (batch,), generator=generator).tolist()
+        task = torch.randint(len(rows_of[0]), (batch,), generator=generator).tolist()
         place = torch.rand(batch, generator=generator).tolist()
-        return torch.stack([rows_of[one][int(share * len(rows_of[one]))] for one, share in zip(task, place, strict=True)])
+        among = [rows_of[number * len(parts) // batch][one] for number, one in enumerate(task)]
+        return torch.stack([rows[int(share * len(rows))] for rows, share in zip(among, place, strict=True)])
 
     return choose
 
 
-def action_draw(data: RobotSet, words: Tensor, seen: Tensor | None, plans: Tensor | None, batch: int):
-    """Batches for policy and cloning: moments, every task as likely, with the plan that is in use then."""
-    choose = moments_evenly(data, batch)
+def action_draw(
+    data: RobotSet, words: Tensor, seen: Tensor | None, plans: Tensor | None, batch: int, labelled: int | None = None
+):
+    """Batches for policy and cloning: moments as of :func:`moments_evenly`, with the plan that is in use then."""
+    choose = moments_evenly(data, batch, labelled)
 
     def draw(generator: torch.Generator) -> dict:
         rows = choose(generator)

@@ -73,16 +73,16 @@ def test_pictures_are_brought_to_size(folder):
 
 def test_windows_stand_still_beyond_the_end_and_take_visible_points_first():
     one = demonstration(0)
-    tracks, keep = window_tracks(one, 3, 4, points=5)
+    tracks, keep = window_tracks(one, 3, range(5), points=5)
     assert tracks.shape == (2, 5, 5, 2)
     assert torch.equal(tracks[:, :, 1], tracks[:, :, 4]), "frame 4 is the last there is"
     assert not torch.equal(tracks[:, :, 0], tracks[:, :, 1])
     assert keep.all()
-    first, keep = window_tracks(one, 0, 2, points=8)
+    first, keep = window_tracks(one, 0, range(3), points=8)
     assert keep.sum(1).tolist() == [3, 3], "points 0, 3 and 6 are visible in the first frame"
     assert keep[:, :3].all()
     blind = replace(one, visible=np.zeros_like(one.visible))
-    assert window_tracks(blind, 0, 2)[1].all()
+    assert window_tracks(blind, 0, range(3))[1].all()
 
 
 def test_latents_are_those_of_each_window_and_are_kept(folder, tmp_path_factory):
@@ -98,7 +98,7 @@ def test_latents_are_those_of_each_window_and_are_kept(folder, tmp_path_factory)
     full = with_latents(data, folder, autoencoder, cache=cache)
     assert full.latents.shape == (8, 2, 1, 4, 4, 4)
     # The fifth window begins at frame 2 of the second demonstration.
-    tracks, keep = window_tracks(demonstration(1), 2, 4, seed=4)
+    tracks, keep = window_tracks(demonstration(1), 2, range(5), seed=4)
     alone = encode_windows(tracks, keep, data.frames(torch.tensor([7]))[0], autoencoder)
     assert torch.allclose(full.latents[4].float(), alone, atol=2e-3)
     (file,) = cache.glob("latents-*.safetensors")

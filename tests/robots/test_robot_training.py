@@ -19,7 +19,7 @@ from kinelib.robots.motion_guess import MotionGuess, MotionGuessConfig
 from kinelib.robots.other_plans import ExpertPlans, RandomPlans
 from kinelib.robots.robot_planner import RobotPlanner, RobotPlannerConfig
 from kinelib.robots.suites import Suite
-from kinelib.robots.train import demonstrate_stage, train_stage
+from kinelib.robots.train import demonstrate_stage, moments_evenly, train_stage
 from kinelib.robots.worlds import WorldError, observe
 from kinelib.zipmo.flow_matcher import FlowMatcherConfig
 
@@ -233,3 +233,21 @@ def test_every_stage_from_demonstrations_to_a_table(tmp_path, toy):
     evaluate_robots(suite, **ask, ways=["policy", "expert"])
     assert toy.made == made, "every episode is in a ledger: no world is made again"
     assert checkpoints.read_config(tmp_path / "planner")["class"] == "RobotPlanner"
+
+
+def test_half_of_a_policys_batch_has_known_actions_and_tasks_are_as_likely():
+    class Moments:
+        """As much of a set as is looked at: 40 moments with actions, then 400 without."""
+
+        tasks = ("left",) * 30 + ("right",) * 10 + ("left",) * 100 + ("right",) * 300
+        __len__ = lambda self: len(self.tasks)
+
+    moments = Moments()
+    draw = torch.Generator().manual_seed(0)
+    rows = torch.cat([moments_evenly(moments, 64, 40)(draw) for _ in range(50)])
+    assert ((rows < 40).reshape(50, 64).sum(1) == 32).all()
+    right = torch.tensor([moments.tasks[row] == "right" for row in rows.tolist()])
+    assert 0.45 < right.float().mean() < 0.55
+    alone = moments_evenly(moments, 64)(draw)
+    assert alone.min() >= 0
+    assert (alone >= 40).float().mean() > 0.6, "without a bound the many recordings have their share"
