@@ -244,7 +244,7 @@ def train_stage(
     )
     if not result.stopped_early and int(os.environ.get("RANK", 0)) == 0:
         budget = {"steps": steps, "seconds": seconds, "seed": seed}
-        card = stage_card(stage, name, data, result, budget)
+        card = stage_card(stage, name, data, result, budget, known)
         checkpoints.save(out / stage, model, card=card, overwrite=True, half=True)
     return result
 
@@ -394,14 +394,15 @@ def own_loss(model: nn.Module, batch: dict, generator: torch.Generator) -> dict[
     return getattr(model, "module", model).loss(**batch, generator=generator)
 
 
-def stage_card(stage: str, name: Profile, data: RobotSet, result: FitResult, options: dict) -> str:
-    """The checkpoint's card, before anything is measured in rollouts."""
+def stage_card(stage: str, name: Profile, data: RobotSet, result: FitResult, options: dict, known: int | None = None) -> str:
+    """The checkpoint's card, before anything is measured in rollouts; `known`: moments whose actions were not read off."""
     tasks = demonstrated_tasks(data)
     given = "".join(f" --{key} {value}" for key, value in options.items() if value is not None)
     return checkpoints.write_card(
         f"Robot {stage} ({name})",
         data=f"{len(data)} moments of demonstrations by scripted experts of {len(tasks)} tasks ({', '.join(tasks)}), made "
-        "by ourselves in simulation with the MIT-licensed packages metaworld and mujoco.",
+        "by ourselves in simulation with the MIT-licensed packages metaworld and mujoco."
+        + (f" Actions of all but {known} moments were read off their tracks by inverse dynamics." if known else ""),
         licence="MIT." if stage in ("cloning", "inverse") else LICENCE,
         command=f"python -m kinelib train robots --stage {stage} --profile {name}{given}",
         metrics={"steps": float(result.steps), "seconds": result.seconds, "final loss": float(result.losses[-1]["loss"])},
