@@ -25,6 +25,7 @@ SOFTNESS = 0.02  # squared distance of colours at which belonging falls by e
 ROUNDS = 12  # of k-means
 SAMPLE = 6000  # pixels it is given
 LOOKS = 128  # pictures it, and the background, are taken from
+AT_ONCE = 8  # moments looked at together; with more, half of the time goes into mapping memory anew for every batch
 
 
 class ColourGlance(nn.Module):
@@ -66,7 +67,7 @@ class ColourGlance(nn.Module):
         pixels = rearrange(some, "b v c h w -> b v h w c")[self._differs(some)]
         pixels = pixels[torch.randperm(len(pixels), generator=generator)[:SAMPLE]]
         self.colours.copy_(k_means(pixels, len(self.colours), generator))
-        raw = torch.cat([self._facts(_model(part)) for part in pictures.split(64)])
+        raw = self._raw(pictures)
         self.shift.copy_(raw.mean(0))
         self.scale.copy_(raw.std(0).clamp_min(1e-3))
         return (raw - self.shift) / self.scale
@@ -74,6 +75,14 @@ class ColourGlance(nn.Module):
     def forward(self, frames: Tensor) -> Tensor:
         """Features (B, V * K * 5) of pictures (B, V, 3, S, S)."""
         return (self._facts(frames) - self.shift) / self.scale
+
+    @torch.no_grad()
+    def look(self, pictures: Tensor) -> Tensor:
+        """Features (M, V * K * 5) of many pictures (M, V, S, S, 3) uint8."""
+        return (self._raw(pictures) - self.shift) / self.scale
+
+    def _raw(self, pictures: Tensor) -> Tensor:
+        return torch.cat([self._facts(_model(part)) for part in pictures.split(AT_ONCE)])
 
     def _differs(self, frames: Tensor) -> Tensor:
         return (frames - self.background).abs().amax(2) > DIFFERS

@@ -170,8 +170,8 @@ def label_recordings(data: RobotSet, tracks: Tensor, keep: Tensor, model: Invers
     """
     check_shape("tracks", tracks, "M V N F 2", M=len(data))
     horizon, every = data.chunks.shape[1], model.config.every
-    rows = torch.arange(len(data)).split(64)
-    read = [model(tracks[part].float(), keep[part], model.glance(data.frames(part))) for part in rows]
+    seen = model.glance.look(data.pictures)
+    read = [model(tracks[rows].float(), keep[rows], seen[rows]) for rows in torch.arange(len(data)).split(256)]
     felt, done = (torch.cat(part) for part in zip(*read, strict=True))
     # The actions of a chunk are those of successive moments; beyond a demonstration's end `valid` says that none count.
     ahead = torch.arange(len(data))[:, None] + torch.arange(ceil(horizon / every))

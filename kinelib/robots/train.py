@@ -213,7 +213,7 @@ def train_stage(
         guess = checkpoints.load(out / "guess", MotionGuess, MotionGuessConfig)
         model = build_planner(data, name, None if start is None else Path(start) / "planner", guess)
         model.measure_statistics(data.latents.float(), autoencoder)
-        seen = torch.cat([guess.glance(data.frames(rows)) for rows in torch.arange(len(data)).split(64)])
+        seen = guess.glance.look(data.pictures)
         draw = planner_draw(model, data, table, seen, size.batch[stage])
     elif stage == "inverse":
         model = build_inverse(data)

@@ -46,6 +46,7 @@ def test_features_are_standardised_and_the_same_when_looked_at_again():
     pictures, _ = scenes(200)
     frames = pictures[:5].permute(0, 1, 4, 2, 3).float() / 127.5 - 1
     assert torch.allclose(made(frames), features[:5], atol=1e-4)
+    assert torch.allclose(made.look(pictures[:21]), features[:21], atol=1e-4), "however many are looked at together"
 
 
 def test_an_empty_scene_gives_finite_numbers():

@@ -112,8 +112,7 @@ def test_a_recordings_chunks_are_put_together_from_successive_moments(folder):
 
         config = SimpleNamespace(every=4)
 
-        def glance(self, frames):
-            return frames.flatten(1)
+        glance = SimpleNamespace(look=lambda pictures: pictures.flatten(1))
 
         def __call__(self, tracks, keep, seen):
             moment = tracks[:, 0, 0, 0, 0]
