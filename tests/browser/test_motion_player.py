@@ -271,8 +271,9 @@ def test_a_motion_is_written_by_hand(written, artefacts):
     words.fill("A person waves with the left hand.")
     words.press("Tab")
     wait_for(lambda: script()["prompts"][1]["text"] == "A person waves with the left hand.")
-    edge = page.locator(".tl-segment").nth(1).locator(".tl-edge").bounding_box()
-    lane = page.locator(".tl-prompts").bounding_box()
+    # On a busy machine the answer may still be drawn: until then there is nothing to take hold of.
+    edge = wait_for(page.locator(".tl-segment").nth(1).locator(".tl-edge").bounding_box)
+    lane = wait_for(page.locator(".tl-prompts").bounding_box)
     page.mouse.move(edge["x"] + 5, edge["y"] + 10)
     page.mouse.down()
     page.mouse.move(edge["x"] + 5 - lane["width"] / 8, edge["y"] + 10, steps=4)
