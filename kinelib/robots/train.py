@@ -39,7 +39,7 @@ from kinelib.robots.action_net import ActionNet, ActionNetConfig
 from kinelib.robots.demonstrations import make_demonstrations
 from kinelib.robots.inverse_dynamics import InverseDynamics, InverseDynamicsConfig, label_recordings
 from kinelib.robots.motion_guess import MotionGuess, MotionGuessConfig
-from kinelib.robots.pretrained import load_inverse_dynamics
+from kinelib.robots.pretrained import load_inverse_dynamics, load_planner
 from kinelib.robots.robot_data import RobotSet, demonstrated_tasks, joined, load_set, moment_tracks, with_latents
 from kinelib.robots.robot_planner import ACTING_STEPS, SMALL, RobotPlanner, RobotPlannerConfig
 from kinelib.robots.suites import Suite, find_suite
@@ -221,9 +221,7 @@ def train_stage(
         seen = model.glance.measure(data.pictures, looks)
         draw = inverse_draw(data, *moment_tracks(demos, model.config.offsets, **which), seen, size.batch[stage])
     else:
-        planner = None
-        if stage == "policy":
-            planner = checkpoints.load(out / "planner", RobotPlanner, RobotPlannerConfig).requires_grad_(False)
+        planner = load_planner(out) if stage == "policy" else None
         model = build_actions(stage, data, changes or {}, planner)
         seen = model.glance.measure(data.pictures, looks) if model.config.looks else None
         plans = None
