@@ -23,9 +23,12 @@ WIDEST = 0.07  # metres the fingers can close around
 RIM = 0.004  # metres from the outline of a wide thing to the middle of its rim
 DEPTH = 0.03  # metres below the top at which a narrow thing is taken; a rim is taken at half of that
 NEAR = 0.12  # metres around the hand in which things are to be cleared
+REACH = 0.75  # metres from the arm's base, along the table, beyond which the elbow locks over a place
 CLEARANCE = 0.04  # metres above them
-PARTED = 0.02  # metres from the middle at which fingers come down on a rim; inside a drawer there is no room for more
-FINGER = 0.028  # metres from a rim to the middle of the finger that then comes down beyond it
+OPEN = 0.04  # metres from the middle at which open fingers are
+PARTED = 0.02  # the same where there is no room to come down on a rim with open fingers, such as in a drawer
+FINGER = 0.008  # metres from there to the middle of a finger
+ROOM = 0.015  # metres that a finger is to have around it
 AT = 0.008  # metres that count as being there
 SIDES = np.linspace(0, 2 * np.pi, 16, endpoint=False)  # where a rim may be taken
 CORNERS = np.array(np.meshgrid([-1, 1], [-1, 1], [-1, 1])).reshape(3, 8).T
@@ -89,11 +92,13 @@ class PickAndPlace:
             height = cleared - bottom
             if room > 0.015:
                 return self._move(np.array([*(short if height < 0.01 else (0, 0)), max(height, -STEP)]), None, grip=1)
-            return self._move(np.array([*short, -0.02]), None, grip=1)
-        grasp = self._grasp(thing, hand)
+            return self._move(np.array([*short, min(max(height, -STEP), -0.02)]), None, grip=1)
+        grasp = self._grasp(thing, hand, missing)
         error, turned = grasp.place - hand, self._turn(grasp.yaw)
         apart = np.abs(self._data.qpos[self._robot._ref_gripper_joint_pos_indexes]).mean() - grasp.parted
-        ready = 0.0 if abs(apart) < 0.004 else np.sign(apart)
+        # Only the sign of what a gripper is told counts. A network that learns from this cannot say 0, which keeps fingers
+        # where they are, so that they come down wide open where they can.
+        ready = -1.0 if grasp.parted == OPEN else 0.0 if abs(apart) < 0.004 else np.sign(apart)
         if np.linalg.norm(error[:2]) > 2 * AT or np.linalg.norm(turned) > 0.15:
             hover = max(self._top(boxes, hand[:2], -np.inf), thing[:, 2].max()) + CLEARANCE - hand[2]
             ahead = GAIN * error[:2] if hover < 0.02 else np.zeros(2)
@@ -125,7 +130,7 @@ class PickAndPlace:
         around = np.linalg.norm(gap, axis=-1) < NEAR
         return max(boxes[around][..., 2].max(initial=-10.0), least)
 
-    def _grasp(self, thing: NDArray, hand: NDArray) -> Grasp:
+    def _grasp(self, thing: NDArray, hand: NDArray, missing: NDArray) -> Grasp:
         low, high = thing[:, 2].min(), thing[:, 2].max()
         along = np.stack([np.cos(SIDES), np.sin(SIDES)], axis=-1)
         spans = thing[:, :2] @ along.T
@@ -135,14 +140,18 @@ class PickAndPlace:
         quarter = (across + len(SIDES) // 4) % len(SIDES)
         centre = along[across] * middles[across] + along[quarter] * middles[quarter]
         if widths[across] < WIDEST:
-            return Grasp(np.array([*centre, max(high - DEPTH, low + 0.01)]), SIDES[across], 0.04)
+            return Grasp(np.array([*centre, max(high - DEPTH, low + 0.01)]), SIDES[across], OPEN)
         places = centre + along * (widths[:, None] / 2 - RIM)
-        beyond = np.concatenate([places + along * FINGER, np.full((len(SIDES), 1), high - DEPTH / 2)], axis=1)
-        room = self._room(beyond)
         turns = np.abs([self._half_turn(side) for side in SIDES])
-        cost = np.linalg.norm(places - hand[:2], axis=-1) + 0.05 * turns + 40 * (0.015 - room).clip(0)
-        best = int(cost.argmin())
-        return Grasp(np.array([*places[best], high - DEPTH / 2]), SIDES[best], PARTED)
+        far = np.linalg.norm(places + missing - self._robot.base_pos[:2], axis=-1)
+        effort = np.linalg.norm(places - hand[:2], axis=-1) + 0.05 * turns + 10 * (far - REACH).clip(0)
+        for parted in (OPEN, PARTED):
+            beyond = places + along * (parted + FINGER)
+            room = self._room(np.concatenate([beyond, np.full((len(SIDES), 1), high - DEPTH / 2)], axis=1))
+            best = int((effort + 40 * (ROOM - room).clip(0)).argmin())
+            if room[best] >= ROOM:
+                break
+        return Grasp(np.array([*places[best], high - DEPTH / 2]), SIDES[best], parted)
 
     def _room(self, points: NDArray) -> NDArray[np.float64]:
         """How far each point is from the nearest box but the thing's own."""

@@ -24,6 +24,7 @@ import io
 import logging
 import os
 import random
+import re
 import tempfile
 from pathlib import Path
 
@@ -97,7 +98,7 @@ class Libero:
         self.note = SUBSTITUTED if self.substituted_visuals else ""
         self.seed: int | None = None
         self.step_number, self.success = 0, False
-        self._text = self._wrapper.language_instruction
+        self._text = task_sentence(task)
         self._expert: PickAndPlace | None = None
 
     def reset(self, seed: int) -> None:
@@ -116,6 +117,7 @@ class Libero:
         try:
             random.seed(seed)
             np.random.seed(seed)  # noqa: NPY002
+            self._put_fixtures_back()
             self._wrapper.reset()
         finally:
             random.setstate(kept[0])
@@ -199,6 +201,17 @@ class Libero:
         self.scene.set_numbers(self.scene.numbers())
         self.success = bool(self._environment._check_success())
 
+    def _put_fixtures_back(self) -> None:
+        """Puts the fixtures where a freshly loaded model has them.
+
+        The package adds where a fixture stands to where it will stand: what is to be on the stove or in the cabinet would
+        fall from the sky in every episode but a model's first.
+        """
+        model = self._environment.sim.model
+        for fixture in self._environment.fixtures_dict.values():
+            body = model.body_name2id(fixture.root_body)
+            model.body_pos[body], model.body_quat[body] = 0.0, (1.0, 0.0, 0.0, 0.0)
+
     def _check_standing(self) -> None:
         if self.seed is None:
             raise WorldError(f"{self.task} was not reset yet; call reset(seed) first.")
@@ -215,6 +228,14 @@ def libero_tasks(suite: str) -> tuple[str, ...]:
     with contextlib.redirect_stdout(io.StringIO()):
         from libero.libero.benchmark.libero_suite_task_map import libero_task_map
     return tuple(libero_task_map[suite])
+
+
+def task_sentence(task: str) -> str:
+    """What the benchmark tells a policy: a task's name without its scene's.
+
+    The task files hold a sentence too, which in part of the suites is another ("pick the akita black bowl ...").
+    """
+    return re.sub(r"^[A-Z_]+SCENE\d+_", "", task).replace("_", " ")
 
 
 def has_stand_ins(assets: str | Path) -> bool:

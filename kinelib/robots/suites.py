@@ -40,11 +40,10 @@ def metaworld_suite() -> Suite:
 
 def libero_suite(name: str) -> Suite:
     """A suite of LIBERO; raises WorldError where its packages are missing."""
-    from kinelib.robots.libero_world import VIEWS, Libero, libero_tasks
+    from kinelib.robots.libero_world import VIEWS, Libero, libero_tasks, task_sentence
 
-    config = DemonstrationConfig(views=tuple(VIEWS), every=4, side=128, detail=128, points=128, limit=300, noise=0.1)
-    told = lambda task: task.replace("_", " ")
-    return Suite(partial(Libero, suite=name), libero_tasks(name), None, config, told, limit=600)
+    config = DemonstrationConfig(views=tuple(VIEWS), every=4, side=128, detail=128, points=128, limit=300, noise=0.15)
+    return Suite(partial(Libero, suite=name), libero_tasks(name), None, config, task_sentence, limit=600)
 
 
 SUITES: dict[str, Callable[[], Suite]] = {
