@@ -241,8 +241,10 @@ def train_stage(
         description=f"robots {stage}",
     )
     if not result.stopped_early and int(os.environ.get("RANK", 0)) == 0:
-        budget = {"steps": steps, "seconds": seconds, "seed": seed}
-        card = stage_card(stage, name, data, result, budget, known)
+        options = {"steps": steps, "seconds": seconds, "seed": seed}
+        options["labelled"] = labelled if labelled != size.labelled else None
+        options["no-recordings"] = stage == "policy" and not recordings
+        card = stage_card(stage, name, data, result, options, known)
         checkpoints.save(out / stage, model, card=card, overwrite=True, half=True)
     return result
 
@@ -297,7 +299,9 @@ def training_plans(
     """What a planner says at the beginning of every window: (W, V, 1, R, C, D) float16, normalised."""
     path = None
     if cache is not None:
-        digest = hashlib.sha256(bytes([ACTING_STEPS]) + data.starts.numpy().tobytes() + data.proprio.numpy().tobytes())
+        digest = hashlib.sha256(bytes([ACTING_STEPS]))
+        for rows in data.starts.split(256):
+            digest.update(data.pictures[rows].numpy().tobytes() + "\n".join(data.texts(rows)).encode())
         for tensor in planner.state_dict().values():
             digest.update(tensor.contiguous().numpy().tobytes())
         path = cache / f"plans-{digest.hexdigest()[:16]}.safetensors"
@@ -395,7 +399,8 @@ def own_loss(model: nn.Module, batch: dict, generator: torch.Generator) -> dict[
 def stage_card(stage: str, name: Profile, data: RobotSet, result: FitResult, options: dict, known: int | None = None) -> str:
     """The checkpoint's card, before anything is measured in rollouts; `known`: moments whose actions were not read off."""
     tasks = demonstrated_tasks(data)
-    given = "".join(f" --{key} {value}" for key, value in options.items() if value is not None)
+    told = {key: value for key, value in options.items() if value is not None and value is not False}
+    given = "".join(f" --{key}" if value is True else f" --{key} {value}" for key, value in told.items())
     return checkpoints.write_card(
         f"Robot {stage} ({name})",
         data=f"{len(data)} moments of demonstrations by scripted experts of {len(tasks)} tasks ({', '.join(tasks)}), made "

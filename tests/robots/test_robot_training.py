@@ -212,6 +212,7 @@ def test_every_stage_from_demonstrations_to_a_table(tmp_path, toy):
         assert result.steps == 2
         card = (tmp_path / stage / "card.md").read_text()
         assert ("CC BY-NC" in card) == (stage not in ("cloning", "inverse"))
+        assert f"--stage {stage} --profile smoke --steps 2 --seed 0 --labelled 2\n" in card
     with pytest.raises(FileExistsError, match="overwrite"):
         train_stage("cloning", "smoke", tmp_path, steps=2)
     assert train_stage("cloning", "smoke", tmp_path, steps=2, labelled=2, resume=True).steps == 2
@@ -219,7 +220,11 @@ def test_every_stage_from_demonstrations_to_a_table(tmp_path, toy):
     assert train_stage("policy", "smoke", tmp_path, **again, changes={"reads": "latents"}).steps == 2
     assert checkpoints.read_config(tmp_path / "policy")["arguments"]["reads"] == "latents"
     assert train_stage("policy", "smoke", tmp_path, **again, recordings=False).steps == 2
+    assert "--labelled 2 --no-recordings\n" in (tmp_path / "policy" / "card.md").read_text()
+    planned = set(tmp_path.glob("plans-*"))
+    assert train_stage("inverse", "smoke", tmp_path, **again, seed=1).steps == 2
     assert train_stage("policy", "smoke", tmp_path, **again).steps == 2
+    assert planned == set(tmp_path.glob("plans-*")), "plans do not depend on what inverse dynamics say was felt"
 
     json_path = tmp_path / "robots.json"
     ask = dict(json_path=json_path, checkpoint=tmp_path, profile_name="smoke", episodes=1)
