@@ -321,6 +321,7 @@ def _train(given: argparse.Namespace) -> int:
         # Open-domain weights are where the robot planner begins unless others are named.
         options = {name: value for name, value in options.items() if name != "start" or value is not None}
         options |= {"demos": given.demos, "labelled": given.labelled, "recordings": given.recordings}
+        options["changes"] = {} if given.noise is None else {"noise": given.noise}
     else:
         from kinelib.zipmo.train import SHIPPED_STAGES, train_stage
 

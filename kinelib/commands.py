@@ -163,6 +163,12 @@ def parser() -> argparse.ArgumentParser:
         default=True,
         help="robots: let the policy learn from the other demonstrations too, from actions read off their tracks",
     )
+    train.add_argument(
+        "--noise",
+        type=_positive,
+        metavar="SD",
+        help="robots: on what policy and cloning see in training, in standard deviations (default 0.1; LIBERO: 0.3)",
+    )
     length = train.add_mutually_exclusive_group()
     length.add_argument("--steps", type=_at_least_one, help="train for this many steps")
     length.add_argument("--seconds", type=_positive, help="train for this long")

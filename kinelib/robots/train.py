@@ -171,7 +171,8 @@ def train_stage(
         labelled: demonstrations of a task whose actions are learnt from, instead of the profile's; fewer make a curve of
             data efficiency. The planner learns from those beyond as many.
         recordings: whether the policy learns from those beyond too, from actions that the inverse dynamics tell.
-        changes: fields of `ActionNetConfig` to set, such as {"reads": "latents"} for the paper's head alone.
+        changes: fields of `ActionNetConfig` to set, such as {"reads": "latents"} for the paper's head alone, or
+            {"noise": 0.3} where demonstrations are few and where a goal is exactly counts less (LIBERO).
 
     Raises:
         ValueError: for an unknown stage or profile, or both steps and seconds.
@@ -242,6 +243,7 @@ def train_stage(
     )
     if not result.stopped_early and int(os.environ.get("RANK", 0)) == 0:
         options = {"steps": steps, "seconds": seconds, "seed": seed}
+        options["noise"] = (changes or {}).get("noise")
         options["labelled"] = labelled if labelled != size.labelled else None
         options["no-recordings"] = stage == "policy" and not recordings
         card = stage_card(stage, name, data, result, options, known)

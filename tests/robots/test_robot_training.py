@@ -219,8 +219,8 @@ def test_every_stage_from_demonstrations_to_a_table(tmp_path, toy):
     again = dict(steps=2, labelled=2, overwrite=True)
     assert train_stage("policy", "smoke", tmp_path, **again, changes={"reads": "latents"}).steps == 2
     assert checkpoints.read_config(tmp_path / "policy")["arguments"]["reads"] == "latents"
-    assert train_stage("policy", "smoke", tmp_path, **again, recordings=False).steps == 2
-    assert "--labelled 2 --no-recordings\n" in (tmp_path / "policy" / "card.md").read_text()
+    assert train_stage("policy", "smoke", tmp_path, **again, recordings=False, changes={"noise": 0.3}).steps == 2
+    assert "--noise 0.3 --labelled 2 --no-recordings\n" in (tmp_path / "policy" / "card.md").read_text()
     planned = set(tmp_path.glob("plans-*"))
     assert train_stage("inverse", "smoke", tmp_path, **again, seed=1).steps == 2
     assert train_stage("policy", "smoke", tmp_path, **again).steps == 2
