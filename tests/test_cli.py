@@ -210,10 +210,9 @@ def test_robots_commands_reach_their_functions(monkeypatch, capsys):
     assert calls[0][1]["tasks"] == ["reach"] and calls[0][1]["split"] == "held-out" and calls[0][1]["demos"] == 3
     assert cli.main(["evaluate", "robots", "--json", "r.json", "--way", "policy", "--episodes", "4"]) == 0
     assert calls[1][0][0] == "metaworld" and calls[1][1]["ways"] == ["policy"] and calls[1][1]["episodes"] == 4
-    assert cli.main(["train", "robots", "--steps", "5"]) == 0
-    assert [one[0][0] for one in calls[2:]] == ["guess", "planner", "cloning", "inverse", "policy"] and "start" not in calls[
-        2
-    ][1]
+    assert cli.main(["train", "robots", "--steps", "5", "--noise", "0.3"]) == 0
+    assert [one[0][0] for one in calls[2:]] == ["guess", "planner", "cloning", "inverse", "policy"]
+    assert all("start" not in one[1] and one[1]["changes"] == {"noise": 0.3} for one in calls[2:])
     assert "a table" in capsys.readouterr().out
 
 
