@@ -94,7 +94,7 @@ Six groups and fifteen pairs in plain sentences, by rules. Without --out the sen
 An interrupted evaluation of zipmo, ablation, kimodo-ablation, kinmo-ablation or robots goes on where it stopped.
 Writes metric, value, interval, n, seeds, baseline values and target of every row.""",
     "robots": """examples:
-  python -m kinelib robots demos                                      ten Meta-World tasks, twenty demonstrations each
+  python -m kinelib robots demos                                      ten Meta-World tasks, eighty demonstrations each
   python -m kinelib robots demos --task reach --task push --demos 5 --out runs/try
 
 Shards that are there and whole are kept, so that an interrupted run goes on where it stopped. `train robots` reads them.""",
