@@ -83,6 +83,7 @@ class Libero:
                     has_offscreen_renderer=False,
                     hard_reset=False,
                     ignore_done=True,
+                    initialization_noise="default",  # joints begin a little elsewhere, as they do in the stored states
                 )
         except (FileNotFoundError, ValueError) as error:
             raise WorldError(f"{folder} lacks a file that {task} needs ({error}). Complete the folder of assets.") from error

@@ -109,6 +109,23 @@ def test_what_is_on_the_stove_stands_there_in_every_episode(libero):
     assert np.abs(np.array(places[1:]) - places[0]).max() < 0.06 and np.ptp(places, axis=0)[:2].min() > 0
 
 
+def test_the_arm_begins_elsewhere_in_every_episode_as_in_the_stored_states(libero):
+    def spread(seeds):
+        begun = []
+        for seed in seeds:
+            libero.reset(seed)
+            begun.append(libero.proprioception()[:7])
+        return np.std(begun, axis=0).mean()
+
+    drawn, stored = spread(range(8)), spread(range(STORED, STORED + 8))
+    assert 0.5 < drawn / stored < 2 and stored > 0.005
+    libero.reset(3)
+    before = libero.proprioception()
+    libero.reset(4)
+    libero.reset(3)
+    assert np.array_equal(libero.proprioception(), before)
+
+
 def test_a_state_goes_back_exactly(libero):
     libero.reset(4)
     for _ in range(6):
