@@ -2,8 +2,9 @@
 
 It looks at nothing but the simulator's state as it stands and keeps no memory, so that it can be asked anywhere: after a
 disturbance, after a state was restored, in the middle of a policy's episode. Bodies are boxes around the geoms of their
-contacts. A thing that is narrow enough is taken across its narrowest width; a wider one (bowls, plates) by its rim, on the
-side that is near and leaves room for the fingers.
+contacts. A thing that is narrow enough is taken across its narrowest width; a wider one (bowls, plates) by its rim, on a
+side that leaves room for the fingers and asks for little turning. Where the hand happens to be does not decide between
+sides: who learns from a teacher that takes one bowl here and the next one there learns the middle.
 
 Shapes: G geoms; boxes (G, 8, 3) their corners in the world, metres; action (7,) as in :mod:`~kinelib.robots.libero_world`.
 """
@@ -25,9 +26,13 @@ DEPTH = 0.03  # metres below the top at which a narrow thing is taken; a rim is 
 NEAR = 0.12  # metres around the hand in which things are to be cleared
 CLEARANCE = 0.04  # metres above them
 REACH = 0.75  # metres from the arm's base, along the table, beyond which the elbow locks over a place
+ASIDE = (0.45, -0.1)  # metres from the arm's base; of two sides the one towards it, so that all bowls have the same
+TURNING = 0.4  # metres of way that a radian is worth
 OPEN = 0.04  # metres from the middle at which open fingers are
 PARTED = 0.02  # the same where there is no room to come down on a rim with open fingers, such as in a drawer
 FINGER = 0.008  # metres from there to the middle of a finger
+PALM = (0.1, 0.11)  # metres from between the finger tips to an end of the palm: along the fingers' opening, and up
+PALM_WIDTH = 0.03  # half of it
 ROOM = 0.015  # metres that a finger is to have around it
 AT = 0.008  # metres that count as being there
 SIDES = np.linspace(0, 2 * np.pi, 16, endpoint=False)  # where a rim may be taken
@@ -93,7 +98,7 @@ class PickAndPlace:
             if room > 0.015:
                 return self._move(np.array([*(short if height < 0.01 else (0, 0)), max(height, -STEP)]), None, grip=1)
             return self._move(np.array([*short, min(max(height, -STEP), -0.02)]), None, grip=1)
-        grasp = self._grasp(thing, hand, missing)
+        grasp = self._grasp(thing, missing)
         error, turned = grasp.place - hand, self._turn(grasp.yaw)
         apart = np.abs(self._data.qpos[self._robot._ref_gripper_joint_pos_indexes]).mean() - grasp.parted
         # Only the sign of what a gripper is told counts. A network that learns from this cannot say 0, which keeps fingers
@@ -103,7 +108,7 @@ class PickAndPlace:
             hover = max(self._top(boxes, hand[:2], -np.inf), thing[:, 2].max()) + CLEARANCE - hand[2]
             ahead = GAIN * error[:2] if hover < 0.02 else np.zeros(2)
             return self._move(np.array([*ahead, hover if hover > 0 else max(hover, -0.02)]), turned, grip=ready)
-        return self._move(GAIN * error, turned, grip=1 if abs(error[2]) < AT else ready)
+        return self._move(GAIN * error, turned, grip=1 if abs(error[2]) < 1.5 * AT else ready)
 
     def _boxes(self) -> NDArray[np.float64]:
         """(G, 8, 3) corners of the boxes around all geoms of contact but the robot's and the table's."""
@@ -130,7 +135,7 @@ class PickAndPlace:
         around = np.linalg.norm(gap, axis=-1) < NEAR
         return max(boxes[around][..., 2].max(initial=-10.0), least)
 
-    def _grasp(self, thing: NDArray, hand: NDArray, missing: NDArray) -> Grasp:
+    def _grasp(self, thing: NDArray, missing: NDArray) -> Grasp:
         low, high = thing[:, 2].min(), thing[:, 2].max()
         along = np.stack([np.cos(SIDES), np.sin(SIDES)], axis=-1)
         spans = thing[:, :2] @ along.T
@@ -141,20 +146,25 @@ class PickAndPlace:
         centre = along[across] * middles[across] + along[quarter] * middles[quarter]
         if widths[across] < WIDEST:
             return Grasp(np.array([*centre, max(high - DEPTH, low + 0.01)]), SIDES[across], OPEN)
+        # Few sides, so that things a centimetre apart are taken at the same one.
+        sides, along, widths = SIDES[::2], along[::2], widths[::2]
         places = centre + along * (widths[:, None] / 2 - RIM)
-        turns = np.abs([self._half_turn(side) for side in SIDES])
-        far = np.linalg.norm(places + missing - self._robot.base_pos[:2], axis=-1)
-        effort = np.linalg.norm(places - hand[:2], axis=-1) + 0.05 * turns + 10 * (far - REACH).clip(0)
+        base = self._robot.base_pos[:2]
+        turns = np.abs(sides % np.pi - np.pi / 2)  # the arm begins with fingers that open to its sides
+        far = np.maximum(*(np.linalg.norm(way - base, axis=-1) for way in (places, places + missing)))
+        effort = np.linalg.norm(places - base - ASIDE, axis=-1) + TURNING * turns + 10 * (far - REACH).clip(0)
+        height = high - DEPTH / 2
+        ends = [self._room(places + sign * along * PALM[0], height + PALM[1]) - PALM_WIDTH for sign in (-1, 1)]
         for parted in (OPEN, PARTED):
-            beyond = places + along * (parted + FINGER)
-            room = self._room(np.concatenate([beyond, np.full((len(SIDES), 1), high - DEPTH / 2)], axis=1))
+            room = np.minimum(self._room(places + along * (parted + FINGER), height), np.minimum(*ends))
             best = int((effort + 40 * (ROOM - room).clip(0)).argmin())
             if room[best] >= ROOM:
                 break
-        return Grasp(np.array([*places[best], high - DEPTH / 2]), SIDES[best], parted)
+        return Grasp(np.array([*places[best], height]), sides[best], parted)
 
-    def _room(self, points: NDArray) -> NDArray[np.float64]:
-        """How far each point is from the nearest box but the thing's own."""
+    def _room(self, places: NDArray, height: float) -> NDArray[np.float64]:
+        """How far (N, 2) places at a height are from the nearest box but the thing's own, (N,)."""
+        points = np.concatenate([places, np.full((len(places), 1), height)], axis=1)
         geoms = self._geoms[~self._is_thing]
         middle, half = np.split(self._model.geom_aabb[geoms], 2, axis=-1)
         offset = points[:, None] - self._data.geom_xpos[geoms]

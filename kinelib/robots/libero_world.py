@@ -9,10 +9,11 @@ Seeds: from STORED on, a seed is one of the suite's stored initial states, with 
 below it, the task's own ranges are drawn from. So demonstrations of training seeds never show an episode of the evaluation.
 
 Departures from the official evaluation: fixtures (the cabinet, the stove), whose places no stored state holds, are placed by
-the seed rather than by what ran before; the views are drawn by our renderer, without shadows.
+the seed rather than by what ran before; the views are drawn by our renderer, without shadows; a policy is told where the
+hand is beside the angles of the joints (the benchmark's data sets hold both): ten demonstrations do not teach kinematics.
 
-Shapes: action (7,) = hand translation and rotation, gripper (1 closes), in [-1, 1]; proprioception (9,) = joint angles and
-the fingers' positions; 20 actions a second.
+Shapes: action (7,) = hand translation and rotation, gripper (1 closes), in [-1, 1]; proprioception (12,) = joint angles, the
+fingers' positions, and where the hand is, which is the arm's kinematics of these angles; 20 actions a second.
 """
 
 from __future__ import annotations
@@ -62,7 +63,11 @@ class Libero:
 
     views = tuple(VIEWS)
     actions = ("hand x", "hand y", "hand z", "turn x", "turn y", "turn z", "gripper")
-    senses = tuple(f"joint {number}" for number in range(1, 8)) + ("gripper finger 1", "gripper finger 2")
+    senses = (
+        *(f"joint {number}" for number in range(1, 8)),
+        *("gripper finger 1", "gripper finger 2"),
+        *("hand x", "hand y", "hand z"),
+    )
     hertz = 20.0
     limit = 600
 
@@ -155,11 +160,15 @@ class Libero:
         return self._text
 
     def proprioception(self) -> NDArray[np.float32]:
-        """(9,) seven joint angles in radians and the two fingers' positions in metres; raises WorldError before a reset."""
+        """(12,) seven joint angles in radians, the two fingers' positions and the hand's place in metres.
+
+        Raises:
+            WorldError: before a reset.
+        """
         self._check_standing()
-        robot = self._environment.robots[0]
-        places = [*robot._ref_joint_pos_indexes, *robot._ref_gripper_joint_pos_indexes]
-        return self.scene.data.qpos[places].astype(np.float32)
+        robot, data = self._environment.robots[0], self.scene.data
+        joints = data.qpos[[*robot._ref_joint_pos_indexes, *robot._ref_gripper_joint_pos_indexes]]
+        return np.concatenate([joints, data.site_xpos[robot.eef_site_id]]).astype(np.float32)
 
     def expert(self) -> NDArray[np.float32]:
         """(7,) the action of our scripted expert for tasks that pick up one thing and place it.
