@@ -16,7 +16,7 @@ from kinelib.learning.files import write_text_whole
 from kinelib.learning.intervals import Interval
 from kinelib.zipmo.evaluation_data import SCORED
 
-# Stated before training, for scenes; see the README's table of results.
+# Stated before training, for scenes; see RESULTS.md.
 TARGETS = {
     ("reconstruction", "zipmo", "px_moving", 40): 3.0,
     ("reconstruction", "zipmo", "delta_avg", 40): 85.0,
