@@ -268,6 +268,7 @@ def test_reconstruction_rows_score_the_last_tracks_moving_and_static_apart():
     # The first 20 tracks hold still, and so does whatever is made of them.
     assert rows["zipmo", 20, "px"].value == pytest.approx(10, rel=0.01)
     assert rows["copy_nearest_track", 20, "px"].value == pytest.approx(10, rel=0.01)
+    assert rows["zipmo, refined", 20, "px"].n == 3
     assert reconstruct(model, clips, 20, batch=2).shape == (3, 40, 64, 2)
 
 
