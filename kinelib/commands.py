@@ -87,7 +87,7 @@ Six groups and fifteen pairs in plain sentences, by rules. Without --out the sen
   python -m kinelib evaluate kimodo --json kimodo.json       do bodies do what prompts and constraints say?
   python -m kinelib evaluate kimodo-ablation --json ablation.json   eleven small trainings, one part changed in each, an hour
   python -m kinelib evaluate kinmo --json kinmo.json         retrieval, generation, edits, control; --part retrieval for one
-  python -m kinelib evaluate kinmo-ablation --json ablation.json   ten trainings with parts left out, 70 minutes
+  python -m kinelib evaluate kinmo-ablation --json ablation.json   ten trainings with parts left out, 45 minutes
   python -m kinelib evaluate robots --suite metaworld --json robots.json   success in held-out scenes
   python -m kinelib evaluate robots --curve 5=runs/robots-5 --curve 20=runs/robots --json c.json   success by demonstrations
 

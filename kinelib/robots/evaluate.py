@@ -117,8 +117,8 @@ def evaluate_robots(
         count = extent.episodes[way] if episodes is None else episodes
         if not count:
             continue
-        seeds, options = SPLITS["held-out"][:count], dict(name=f"{way}, {weights_hash(folder, way)}", limit=suite.limit)
-        policy, make_world = acting(way, folder, suite.make_world)
+        seeds, options = SPLITS["held-out"][:count], dict(name=_name(way, folder, suite), limit=suite.limit)
+        policy, make_world = acting(way, folder, suite)
         found[way] = run_rollouts(make_world, policy, tasks, seeds, texts=own_words, ledger=_ledger(ledgers, way), **options)
         for task, rate in success_table(found[way]).items():
             rows.append(_rate("success", way, task, rate, TARGETS.get(way) if task == "all" else None))
@@ -141,19 +141,24 @@ def evaluate_robots(
     return tables(rows)
 
 
-def acting(way: str, folder: Path, make_world: Callable[[str], World]) -> tuple[RobotPolicy | None, Callable[[str], World]]:
+def acting(way: str, folder: Path, suite: Suite) -> tuple[RobotPolicy | None, Callable[[str], World]]:
     """The policy of a way of acting (None for the expert), and how worlds are made for it."""
     if way == "expert":
-        return None, make_world
-    if way == "cloning":
-        return load_robot_policy(folder, "cloning"), make_world
-    policy = load_robot_policy(folder, closed_loop=way != "open loop")
+        return None, suite.make_world
+    kind = "cloning" if way == "cloning" else "policy"
+    policy = load_robot_policy(folder, kind, closed_loop=way != "open loop", replan=suite.replan)
     if way == "random latents":
         policy.plans = RandomPlans(policy.planner)
     if way == "oracle tracks":
         policy.plans = ExpertPlans(policy.planner, policy.autoencoder)
-        return policy, lambda task: policy.plans.watch(make_world(task))
-    return policy, make_world
+        return policy, lambda task: policy.plans.watch(suite.make_world(task))
+    return policy, suite.make_world
+
+
+def _name(way: str, folder: Path, suite: Suite) -> str:
+    """What a ledger says acted: a way, its weights, and how often it looked where that is not as usual."""
+    often = "" if way == "expert" or suite.replan == Suite.replan else f", a look every {suite.replan} actions"
+    return f"{way}, {weights_hash(folder, way)}{often}"
 
 
 def right_task_rows(

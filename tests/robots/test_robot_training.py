@@ -14,10 +14,11 @@ from kinelib.learning import checkpoints
 from kinelib.notation import ShapeError
 from kinelib.robots.demonstration_shards import DemonstrationError
 from kinelib.robots.demonstrations import DemonstrationConfig
-from kinelib.robots.evaluate import Row, evaluate_robots, tables
+from kinelib.robots.evaluate import Row, acting, evaluate_robots, tables
 from kinelib.robots.motion_guess import MotionGuess, MotionGuessConfig
 from kinelib.robots.other_plans import ExpertPlans, RandomPlans
 from kinelib.robots.robot_planner import RobotPlanner, RobotPlannerConfig
+from kinelib.robots.rollouts import RolloutError
 from kinelib.robots.suites import Suite
 from kinelib.robots.train import demonstrate_stage, moments_evenly, train_stage
 from kinelib.robots.worlds import WorldError, observe
@@ -237,6 +238,9 @@ def test_every_stage_from_demonstrations_to_a_table(tmp_path, toy):
     made = toy.made
     evaluate_robots(suite, **ask, ways=["policy", "expert"])
     assert toy.made == made, "every episode is in a ledger: no world is made again"
+    assert [acting(way, tmp_path, replace(suite, replan=2))[0].replan for way in ("policy", "cloning")] == [2, 2]
+    with pytest.raises(RolloutError, match="a look every 2 actions"):
+        evaluate_robots(replace(suite, replan=2), **ask, ways=["cloning"])
     assert checkpoints.read_config(tmp_path / "planner")["class"] == "RobotPlanner"
 
 
