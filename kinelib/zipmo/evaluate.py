@@ -134,7 +134,7 @@ def reconstruct(
 def reconstruction_rows(autoencoder: TrackAutoencoder, clips: Clips | Benchmark, extent: Extent) -> list[Row]:
     """Ours, static and copy-nearest-track at every number of encoded tracks; on real video also by source.
 
-    At the largest number there are also ours with refined latents, which cost many times as much; and at 40 the release's
+    At the largest number there are also ours with refined latents, which cost fifty times as much; and at 40 the release's
     way: latents drawn instead of their mean, 80 tracks scored of which the encoder saw half, and a canvas of 255 pixels.
     """
     held_out = _benchmark(clips)
