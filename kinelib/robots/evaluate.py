@@ -146,7 +146,8 @@ def acting(way: str, folder: Path, suite: Suite) -> tuple[RobotPolicy | None, Ca
     if way == "expert":
         return None, suite.make_world
     kind = "cloning" if way == "cloning" else "policy"
-    policy = load_robot_policy(folder, kind, closed_loop=way != "open loop", replan=suite.replan)
+    looks = {"replan": suite.replan, "discount": suite.discount}
+    policy = load_robot_policy(folder, kind, closed_loop=way != "open loop", **looks)
     if way == "random latents":
         policy.plans = RandomPlans(policy.planner)
     if way == "oracle tracks":
@@ -156,9 +157,10 @@ def acting(way: str, folder: Path, suite: Suite) -> tuple[RobotPolicy | None, Ca
 
 
 def _name(way: str, folder: Path, suite: Suite) -> str:
-    """What a ledger says acted: a way, its weights, and how often it looked where that is not as usual."""
-    often = "" if way == "expert" or suite.replan == Suite.replan else f", a look every {suite.replan} actions"
-    return f"{way}, {weights_hash(folder, way)}{often}"
+    """What a ledger says acted: a way, its weights, and how it looks where that is not as usual."""
+    unusual = way != "expert" and (suite.replan, suite.discount) != (Suite.replan, Suite.discount)
+    looks = f", a look every {suite.replan} actions, discount {suite.discount}" if unusual else ""
+    return f"{way}, {weights_hash(folder, way)}{looks}"
 
 
 def right_task_rows(

@@ -27,6 +27,7 @@ class Suite:
     shared_scenes: tuple[tuple[str, str], ...] = ()  # pairs of tasks that no picture tells apart
     limit: int = 200  # actions after which an episode has failed
     replan: int = 8  # actions from look to look of a policy; officially 1
+    discount: float = 0.99  # of temporal ensembling: what a chunk counts relative to one that is an action younger
 
 
 def metaworld_suite() -> Suite:
@@ -44,8 +45,11 @@ def libero_suite(name: str) -> Suite:
     from kinelib.robots.libero_world import VIEWS, Libero, libero_tasks, task_sentence
 
     config = DemonstrationConfig(views=tuple(VIEWS), every=4, side=128, detail=128, points=128, limit=300, noise=0.15)
-    # Two actions last as long as eight of Meta-World's: a hand that is not looked after for longer overshoots its goal.
-    return Suite(partial(Libero, suite=name), libero_tasks(name), None, config, task_sentence, limit=600, replan=2)
+    # Two actions last as long as eight of Meta-World's. A hand that is not looked at for longer overshoots its goal, and so
+    # does one that still follows what was answered a second ago.
+    return Suite(
+        partial(Libero, suite=name), libero_tasks(name), None, config, task_sentence, limit=600, replan=2, discount=0.5
+    )
 
 
 SUITES: dict[str, Callable[[], Suite]] = {
