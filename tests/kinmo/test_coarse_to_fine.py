@@ -57,10 +57,13 @@ def test_the_same_seed_is_the_same_motion_whatever_else_is_drawn(model):
     alone = generate(model, ["A person waves."], 1.0, seed=3, sampler=QUICK)[0]
     beside = generate(model, ["A person walks.", "A person waves."], [2.0, 1.0], samples=2, seed=3, sampler=QUICK)[2]
     apart = generate(model, ["A person walks.", "A person waves."], [2.0, 1.0], seed=3, sampler=QUICK, batch=1)[1]
+    # Processors add up batches in orders of their own, and the untrained tokenizer's nearly parallel vectors, made into
+    # rotations, enlarge that some hundred times. Another code would move something by a hundredth and more.
     for other in (beside, apart):
-        assert torch.allclose(alone.rotations, other.rotations, atol=1e-4) and torch.allclose(
-            alone.root, other.root, atol=1e-4
-        )
+        assert torch.allclose(alone.rotations, other.rotations, atol=1e-3)
+        assert torch.allclose(alone.root, other.root, atol=1e-3)
+    another = generate(model, ["A person waves."], 1.0, seed=4, sampler=QUICK)[0]
+    assert (alone.rotations - another.rotations).abs().max() > 0.01
 
 
 def test_words_levels_and_groups_all_matter(model):
