@@ -61,7 +61,7 @@ def test_the_same_seed_is_the_same_motion_whatever_else_is_drawn(model):
     # rotations, enlarge that some hundred times. Another code would move something by a hundredth and more.
     for other in (beside, apart):
         assert torch.allclose(alone.rotations, other.rotations, atol=1e-3)
-        assert torch.allclose(alone.root, other.root, atol=1e-3)
+        assert torch.allclose(alone.root, other.root, atol=1e-4)
     another = generate(model, ["A person waves."], 1.0, seed=4, sampler=QUICK)[0]
     assert (alone.rotations - another.rotations).abs().max() > 0.01
 
