@@ -62,7 +62,7 @@ class ColourGlance(nn.Module):
             generator: draws the pictures and pixels that are looked at.
         """
         chosen = torch.randperm(len(pictures), generator=generator)[:LOOKS]
-        some = _model(pictures[chosen])
+        some = model_frames(pictures[chosen])
         self.background.copy_(some.median(dim=0).values)
         pixels = rearrange(some, "b v c h w -> b v h w c")[self._differs(some)]
         pixels = pixels[torch.randperm(len(pixels), generator=generator)[:SAMPLE]]
@@ -82,7 +82,7 @@ class ColourGlance(nn.Module):
         return (self._raw(pictures) - self.shift) / self.scale
 
     def _raw(self, pictures: Tensor) -> Tensor:
-        return torch.cat([self._facts(_model(part)) for part in pictures.split(AT_ONCE)])
+        return torch.cat([self._facts(model_frames(part)) for part in pictures.split(AT_ONCE)])
 
     def _differs(self, frames: Tensor) -> Tensor:
         return (frames - self.background).abs().amax(2) > DIFFERS
@@ -122,7 +122,7 @@ def _squared(points: Tensor, centres: Tensor) -> Tensor:
     return points.square().sum(1, keepdim=True) - 2 * points @ centres.T + centres.square().sum(1)
 
 
-def _model(pictures: Tensor) -> Tensor:
+def model_frames(pictures: Tensor) -> Tensor:
     """(B, V, S, S, 3) uint8 as (B, V, 3, S, S) in [-1, 1]."""
     return rearrange(pictures, "b v h w c -> b v c h w").float() / 127.5 - 1
 

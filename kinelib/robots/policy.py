@@ -107,11 +107,14 @@ class RobotPolicy:
         """The chunk (H, A) that the network answers to an observation, with a plan as of :meth:`latents`."""
         network, config, frames = self.network, self.network.config, self.frames(observation)
         proprio = torch.from_numpy(np.asarray(observation.proprioception, np.float32))[None]
-        seen = network.glance(frames) if config.looks else None
         if config.plans and (self._plan is None or self.closed_loop):
             self._plan = network.read(self.latents(observation, frames), self.planner)
-        words = self._vector(observation.text) if config.looks else None
-        return network(proprio, plan=self._plan, seen=seen, words=words)[0]
+        looks = {"frames": frames, "words": self.sentence_vector(observation.text)} if config.looks else {}
+        return network(proprio, plan=self._plan, **looks)[0]
+
+    def sentence_vector(self, sentence: str) -> Tensor:
+        """A sentence as a network reads it, (1, 384)."""
+        return self._vector(sentence)
 
     def frames(self, observation: Observation) -> Tensor:
         """The pictures a network reads, (1, V, 3, S, S)."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from kinelib.learning import checkpoints
 from kinelib.robots.action_net import ActionNet, ActionNetConfig
+from kinelib.robots.affordance import Affordance, AffordanceConfig
 from kinelib.robots.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from kinelib.robots.policy import RobotPolicy
 from kinelib.robots.robot_planner import RobotPlanner, RobotPlannerConfig
@@ -41,6 +42,12 @@ def load_planner(checkpoint: str | Path | None = None) -> RobotPlanner:
     """A trained robot planner, in eval mode and without gradients; errors as of :func:`load_robot_policy`."""
     folder = Path(checkpoint or SHIPPED)
     return checkpoints.load(folder / "planner", RobotPlanner, RobotPlannerConfig).requires_grad_(False)
+
+
+def load_affordance(checkpoint: str | Path) -> Affordance | None:
+    """What finds things to be moved, of a folder of trainings; None where it was not trained. A policy has it inside."""
+    folder = Path(checkpoint) / "affordance"
+    return checkpoints.load(folder, Affordance, AffordanceConfig).requires_grad_(False) if folder.is_dir() else None
 
 
 def load_inverse_dynamics(checkpoint: str | Path | None = None) -> InverseDynamics:

@@ -9,7 +9,8 @@
     planner  the same, drawn: a flow matcher that adds to the guess                 demos, guess, the shipped autoencoder
     cloning  the baseline: action chunks from pictures, sentence, proprioception    demos
     inverse  actions from exact tracks, proprioception from pictures                demos
-    policy   cloning from the planner's plans as well, and from recordings          demos, planner, inverse
+    affordance  where what will be moved is, and where it ends                      demos
+    policy   cloning from plans and affordances as well, and from recordings        demos, planner, inverse, affordance
 
 As in ATM's protocol, which the paper follows, actions are scarce and recordings are not: the first `labelled` demonstrations
 of a task have actions, the others are recordings, pictures and tracks alone. Cloning learns from the former, the planner
@@ -28,7 +29,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from kinelib.learning import checkpoints, state
 from kinelib.learning.files import written_whole
@@ -36,10 +37,12 @@ from kinelib.learning.fit import FitConfig, FitResult, fit
 from kinelib.learning.profiles import Profile, profile
 from kinelib.learning.text import TextEncoder, TextTable, text_table
 from kinelib.robots.action_net import ActionNet, ActionNetConfig
+from kinelib.robots.affordance import Affordance, AffordanceConfig, moment_affordances
+from kinelib.robots.batches import action_draw, affordance_draw, guess_draw, inverse_draw, own_loss, planner_draw
 from kinelib.robots.demonstrations import make_demonstrations
 from kinelib.robots.inverse_dynamics import InverseDynamics, InverseDynamicsConfig, label_recordings
 from kinelib.robots.motion_guess import MotionGuess, MotionGuessConfig
-from kinelib.robots.pretrained import load_inverse_dynamics, load_planner
+from kinelib.robots.pretrained import load_affordance, load_inverse_dynamics, load_planner
 from kinelib.robots.robot_data import RobotSet, demonstrated_tasks, joined, load_set, moment_tracks, with_latents
 from kinelib.robots.robot_planner import ACTING_STEPS, SMALL, RobotPlanner, RobotPlannerConfig
 from kinelib.robots.suites import Suite, find_suite
@@ -49,7 +52,8 @@ from kinelib.zipmo.flow_matcher import FlowMatcher, FlowMatcherConfig
 from kinelib.zipmo.pretrained import SHIPPED as OPEN_DOMAIN
 from kinelib.zipmo.train import copy_shared
 
-STAGES = ("demos", "guess", "planner", "cloning", "inverse", "policy")
+STAGES = ("demos", "guess", "planner", "cloning", "inverse", "affordance", "policy")
+RECORDED = ("guess", "planner", "affordance")  # learn from recordings
 SHIPPED_STAGES = STAGES[1:]  # the guess is part of the planner's checkpoint
 LICENCE = (
     "CC BY-NC 4.0: the demonstrations are our own simulation, but planner and latents start from the shipped open-domain "
@@ -79,9 +83,10 @@ SIZES = {
             "planner": {"seconds": 10.0},
             "cloning": {"steps": 400},
             "inverse": {"steps": 300},
+            "affordance": {"steps": 30},
             "policy": {"steps": 400},
         },
-        {"guess": 64, "planner": 8, "cloning": 32, "inverse": 32, "policy": 32},
+        {"guess": 64, "planner": 8, "cloning": 32, "inverse": 32, "affordance": 8, "policy": 32},
     ),
     Profile.LAB: Size(
         10,
@@ -92,16 +97,17 @@ SIZES = {
             "planner": {"seconds": 900.0},
             "cloning": {"steps": 30_000},
             "inverse": {"steps": 4000},
+            "affordance": {"steps": 4000},
             "policy": {"steps": 30_000},
         },
-        {"guess": 128, "planner": 16, "cloning": 64, "inverse": 128, "policy": 64},
+        {"guess": 128, "planner": 16, "cloning": 64, "inverse": 128, "affordance": 16, "policy": 64},
     ),
     Profile.PAPER: Size(
         50,
         50,
         10,
-        dict.fromkeys(("guess", "planner", "cloning", "inverse", "policy"), {"seconds": 86_400.0}),
-        {"guess": 256, "planner": 64, "cloning": 256, "inverse": 256, "policy": 256},
+        dict.fromkeys(STAGES[1:], {"seconds": 86_400.0}),
+        {"guess": 256, "planner": 64, "cloning": 256, "inverse": 256, "affordance": 64, "policy": 256},
         3e-4,
     ),
 }
@@ -189,7 +195,7 @@ def train_stage(
     rate = size.learning_rate * (0.5 if stage == "planner" else 1)
     config = FitConfig(steps=steps, seconds=seconds, learning_rate=rate, ema_decay=0.995, seed=seed, log_every=20)
     demos, labelled = Path(demos or out / "demos"), size.labelled if labelled is None else labelled
-    recorded = stage in ("guess", "planner")
+    recorded = stage in RECORDED
     tasks = None if tasks is None else list(tasks)
     beyond, first = {"tasks": tasks, "skip": labelled}, {"tasks": tasks, "per_task": labelled}
     which = beyond if recorded else first
@@ -201,7 +207,7 @@ def train_stage(
     table = text_table(data.sentences, TextEncoder(), out)
     torch.manual_seed(seed)
     looks = torch.Generator().manual_seed(seed)
-    if recorded:
+    if stage in ("guess", "planner"):
         autoencoder = _autoencoder(start)
         data = with_latents(data, demos, autoencoder, **which, cache=out)
     if stage == "guess":
@@ -221,16 +227,24 @@ def train_stage(
         model.measure_statistics(data.proprio)
         seen = model.glance.measure(data.pictures, looks)
         draw = inverse_draw(data, *moment_tracks(demos, model.config.offsets, **which), seen, size.batch[stage])
+    elif stage == "affordance":
+        model = Affordance(AffordanceConfig(data.views, data.pictures.shape[2]))
+        places, there = moment_affordances(demos, **which)
+        draw = affordance_draw(data, sentence_vectors(table, data), places, there, size.batch[stage])
     else:
         planner = load_planner(out) if stage == "policy" else None
-        model = build_actions(stage, data, changes or {}, planner)
+        affordance = load_affordance(out) if stage == "policy" else None
+        model = build_actions(stage, data, changes or {}, planner, affordance)
         seen = model.glance.measure(data.pictures, looks) if model.config.looks else None
         plans = None
         if model.config.plans:
             latents = training_plans(planner, data, table, cache=out)
             plans = torch.cat([model.read(part.float(), planner) for part in latents.split(64)])
-        model.measure_statistics(data.proprio, plans if model.config.looks else None)
-        draw = action_draw(data, sentence_vectors(table, data), seen, plans, size.batch[stage], known)
+        words, found = sentence_vectors(table, data), None
+        if model.config.looks and model.affordance is not None:
+            found = model.affordance.look(data.pictures, words[data.said])
+        model.measure_statistics(data.proprio, plans if model.config.looks else None, found)
+        draw = action_draw(data, words, seen, plans, size.batch[stage], known, found)
     result = fit(
         model,
         draw,
@@ -267,8 +281,15 @@ def build_planner(data: RobotSet, name: Profile, start: Path | None, guess: Moti
     return model
 
 
-def build_actions(stage: str, data: RobotSet, changes: dict, planner: RobotPlanner | None = None) -> ActionNet:
-    """An untrained policy or cloning network for a set's views, proprioception and actions, and a planner's components."""
+def build_actions(
+    stage: str,
+    data: RobotSet,
+    changes: dict,
+    planner: RobotPlanner | None = None,
+    affordance: Affordance | None = None,
+) -> ActionNet:
+    """An untrained policy or cloning network for a set's views, proprioception and actions, a planner's components and a
+    trained affordance, which becomes part of it."""
     plain = ActionNetConfig()
     head = replace(
         plain.head,
@@ -281,7 +302,12 @@ def build_actions(stage: str, data: RobotSet, changes: dict, planner: RobotPlann
     measured = {"head": head, "views": data.views, "reads": reads, "frame_size": data.pictures.shape[2]}
     if planner is not None and planner.first is not None:
         measured["components"] = min(plain.components, planner.first.config.components)
-    return ActionNet(replace(plain, **(measured | changes)))
+    if affordance is not None:
+        measured["affordance"] = affordance.config
+    model = ActionNet(replace(plain, **(measured | changes)))
+    if model.config.looks and model.affordance is not None:
+        model.affordance.load_state_dict(affordance.state_dict())
+    return model
 
 
 def build_inverse(data: RobotSet) -> InverseDynamics:
@@ -318,84 +344,6 @@ def training_plans(
         with written_whole(path) as sibling:
             save_file({"plans": torch.cat(plans)}, sibling)
     return torch.cat(plans)
-
-
-def guess_draw(data: RobotSet, words: Tensor, seen: Tensor, wanted: Tensor, batch: int):
-    """Batches for the guess: windows, every one as likely."""
-
-    def draw(generator: torch.Generator) -> dict:
-        windows = torch.randint(len(data.starts), (batch,), generator=generator)
-        rows = data.starts[windows]
-        return {"seen": seen[rows], "words": words[data.said[rows]], "wanted": wanted[windows]}
-
-    return draw
-
-
-def planner_draw(planner: RobotPlanner, data: RobotSet, table: TextTable, seen: Tensor, batch: int):
-    """Batches for the planner: windows, every one as likely."""
-
-    def draw(generator: torch.Generator) -> dict:
-        windows = torch.randint(len(data.starts), (batch,), generator=generator)
-        rows = data.starts[windows]
-        shift, scale = planner.latent_shift.cpu(), planner.latent_scale.cpu()
-        latents = (data.latents[windows].float() - shift) / scale
-        return {"latents": latents, "frames": data.frames(rows), "text": table.pick(data.texts(rows)), "seen": seen[rows]}
-
-    return draw
-
-
-def inverse_draw(data: RobotSet, tracks: Tensor, keep: Tensor, seen: Tensor, batch: int):
-    """Batches for the inverse dynamics: moments, every task as likely."""
-    choose = moments_evenly(data, batch)
-
-    def draw(generator: torch.Generator) -> dict:
-        rows = choose(generator)
-        done = {"actions": data.chunks[rows, : data.every], "valid": data.valid[rows, : data.every]}
-        felt = {"seen": seen[rows], "proprio": data.proprio[rows]}
-        return {"tracks": tracks[rows].float(), "keep": keep[rows], **felt, **done}
-
-    return draw
-
-
-def moments_evenly(data: RobotSet, batch: int, labelled: int | None = None):
-    """Draws rows of moments, every task as likely, and half of them from the first `labelled` rows where that is given."""
-    parts = [range(len(data))] if labelled is None else [range(labelled), range(labelled, len(data))]
-    rows_of = [
-        [torch.tensor([row for row in part if data.tasks[row] == one]) for one in demonstrated_tasks(data)] for part in parts
-    ]
-
-    def choose(generator: torch.Generator) -> Tensor:
-        task = torch.randint(len(rows_of[0]), (batch,), generator=generator).tolist()
-        place = torch.rand(batch, generator=generator).tolist()
-        among = [rows_of[number * len(parts) // batch][one] for number, one in enumerate(task)]
-        return torch.stack([rows[int(share * len(rows))] for rows, share in zip(among, place, strict=True)])
-
-    return choose
-
-
-def action_draw(
-    data: RobotSet, words: Tensor, seen: Tensor | None, plans: Tensor | None, batch: int, labelled: int | None = None
-):
-    """Batches for policy and cloning: moments as of :func:`moments_evenly`, with the plan that is in use then."""
-    choose = moments_evenly(data, batch, labelled)
-
-    def draw(generator: torch.Generator) -> dict:
-        rows = choose(generator)
-        return {
-            "proprio": data.proprio[rows],
-            "chunks": data.chunks[rows],
-            "valid": data.valid[rows],
-            "plan": None if plans is None else plans[data.window_of[rows]],
-            "seen": None if seen is None else seen[rows],
-            "words": words[data.said[rows]],
-        }
-
-    return draw
-
-
-def own_loss(model: nn.Module, batch: dict, generator: torch.Generator) -> dict[str, Tensor]:
-    """A network's own loss on a drawn batch."""
-    return getattr(model, "module", model).loss(**batch, generator=generator)
 
 
 def stage_card(stage: str, name: Profile, data: RobotSet, result: FitResult, options: dict, known: int | None = None) -> str:

@@ -12,6 +12,8 @@ from einops import rearrange
 
 from kinelib.learning import checkpoints
 from kinelib.notation import ShapeError
+from kinelib.robots.affordance import Affordance, AffordanceConfig
+from kinelib.robots.batches import moments_evenly
 from kinelib.robots.demonstration_shards import DemonstrationError
 from kinelib.robots.demonstrations import DemonstrationConfig
 from kinelib.robots.evaluate import Row, acting, evaluate_robots, tables
@@ -20,7 +22,7 @@ from kinelib.robots.other_plans import ExpertPlans, RandomPlans
 from kinelib.robots.robot_planner import RobotPlanner, RobotPlannerConfig
 from kinelib.robots.rollouts import RolloutError
 from kinelib.robots.suites import Suite
-from kinelib.robots.train import demonstrate_stage, moments_evenly, train_stage
+from kinelib.robots.train import demonstrate_stage, train_stage
 from kinelib.robots.worlds import WorldError, observe
 from kinelib.zipmo.flow_matcher import FlowMatcherConfig
 
@@ -226,6 +228,13 @@ def test_every_stage_from_demonstrations_to_a_table(tmp_path, toy):
     assert train_stage("inverse", "smoke", tmp_path, **again, seed=1).steps == 2
     assert train_stage("policy", "smoke", tmp_path, **again).steps == 2
     assert planned == set(tmp_path.glob("plans-*")), "plans do not depend on what inverse dynamics say was felt"
+
+    with pytest.raises(DemonstrationError, match="nothing but the arm moves"):
+        train_stage("affordance", "smoke", tmp_path, steps=2, labelled=2)
+    # As if it had been learnt elsewhere: it becomes part of the policy, and the policy acts with it.
+    checkpoints.save(tmp_path / "affordance", Affordance(AffordanceConfig(VIEWS, 96, 4)), card="", overwrite=True)
+    assert train_stage("policy", "smoke", tmp_path, **again).steps == 2
+    assert checkpoints.read_config(tmp_path / "policy")["arguments"]["affordance"]["width"] == 4
 
     json_path = tmp_path / "robots.json"
     ask = dict(json_path=json_path, checkpoint=tmp_path, profile_name="smoke", episodes=1)
