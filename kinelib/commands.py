@@ -37,7 +37,8 @@ Results land in runs/<profile>/NN_slug/. exit status: 0 done, 1 a notebook faile
 Stages of zipmo: autoencoder, planner, regression, direct, autoregressive, video.
 Stages of kimodo: denoiser, procedural, evaluator, and the ablations one-stage, global-root, no-curriculum, no-smooth-root,
 no-extra-tokens. Stages of kinmo: aligner, tokenizer, generator, flat, control, and the ablations aligner-global,
-aligner-group, aligner-no-cross, aligner-flat. Stages of robots: guess, planner, cloning, inverse, policy.
+aligner-group, aligner-no-cross, aligner-flat. Stages of robots: guess, planner, cloning, inverse,
+affordance, policy.
 
 Ctrl-C saves the state first; --resume continues from it. Later stages need the earlier ones' checkpoints in --out.""",
     "track": """examples:

@@ -57,7 +57,8 @@ def affordance_draw(data: RobotSet, words: Tensor, places: Tensor, known: Tensor
     told = known.flatten(1).any(1).nonzero()[:, 0]
     if not len(told):
         raise DemonstrationError(
-            "nothing but the arm moves in these demonstrations: there are no affordances to learn; take other tasks."
+            "nothing but the arm moves in these demonstrations: there are no affordances to learn. Take other tasks, or "
+            "train the stage policy, which does without where there is no affordance."
         )
 
     def draw(generator: torch.Generator) -> dict:

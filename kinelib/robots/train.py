@@ -3,20 +3,20 @@
     python -m kinelib robots demos --profile lab
     python -m kinelib train robots --stage planner --profile lab --resume
 
-    stage    what it makes                                                          needs
-    demos    shards of successful episodes of scripted experts, slightly disturbed  a simulator and a renderer
-    guess    motion latents of every view, regressed from a glance and a sentence   demos, the shipped autoencoder
-    planner  the same, drawn: a flow matcher that adds to the guess                 demos, guess, the shipped autoencoder
-    cloning  the baseline: action chunks from pictures, sentence, proprioception    demos
-    inverse  actions from exact tracks, proprioception from pictures                demos
-    affordance  where what will be moved is, and where it ends                      demos
-    policy   cloning from plans and affordances as well, and from recordings        demos, planner, inverse, affordance
+    stage       what it makes                                                          needs
+    demos       shards of successful episodes of scripted experts, slightly disturbed  a simulator and a renderer
+    guess       motion latents of every view, regressed from a glance and a sentence   demos, the shipped autoencoder
+    planner     the same, drawn: a flow matcher that adds to the guess                 demos, guess, the shipped autoencoder
+    cloning     the baseline: action chunks from pictures, sentence, proprioception    demos
+    inverse     actions from exact tracks, proprioception from pictures                demos
+    affordance  where what will be moved is, and where it ends, in pictures            demos
+    policy      cloning from plans and affordances as well, and from recordings        demos, planner, inverse, affordance
 
 As in ATM's protocol, which the paper follows, actions are scarce and recordings are not: the first `labelled` demonstrations
 of a task have actions, the others are recordings, pictures and tracks alone. Cloning learns from the former, the planner
 from the latter. The policy learns from both: what was done in a recording is read off its tracks by inverse dynamics, which
-are learnt from the labelled ones; half of a batch is labelled. Policy and cloning take as many steps with as many examples.
-All of a training set lies in memory; latents, plans and glances are made once.
+are learnt from the labelled ones; half of a batch is labelled. Where an affordance was trained it becomes part of the
+policy. Policy and cloning take as many steps with as many examples. All of a training set lies in memory; latents, plans and glances are made once.
 """
 
 from __future__ import annotations
