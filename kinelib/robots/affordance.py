@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kinelib.learning.text import WIDTH
-from kinelib.notation import cell_centres, check_shape
+from kinelib.notation import ShapeError, cell_centres, check_shape
 from kinelib.robots.colour_glance import model_frames
 from kinelib.robots.demonstration_shards import Demonstration, Demonstrations
 
@@ -59,10 +59,17 @@ class Affordance(nn.Module):
 
     Args:
         config: sizes.
+
+    Raises:
+        ShapeError: for pictures whose side is not a multiple of 8.
     """
 
     def __init__(self, config: AffordanceConfig) -> None:
         super().__init__()
+        if config.frame_size % 8:
+            raise ShapeError(
+                f"pictures are halved three times: their side must be a multiple of 8; got {config.frame_size}."
+            )
         self.config = config
         views, width, size = len(config.views), config.width, config.frame_size
         conv = lambda inputs, outputs, stride=1: nn.Conv2d(inputs, outputs, 3, stride, padding=1)

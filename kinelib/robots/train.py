@@ -16,7 +16,8 @@ As in ATM's protocol, which the paper follows, actions are scarce and recordings
 of a task have actions, the others are recordings, pictures and tracks alone. Cloning learns from the former, the planner
 from the latter. The policy learns from both: what was done in a recording is read off its tracks by inverse dynamics, which
 are learnt from the labelled ones; half of a batch is labelled. Where an affordance was trained it becomes part of the
-policy. Policy and cloning take as many steps with as many examples. All of a training set lies in memory; latents, plans and glances are made once.
+policy. Policy and cloning take as many steps with as many examples. All of a training set lies in memory; latents, plans and
+glances are made once.
 """
 
 from __future__ import annotations

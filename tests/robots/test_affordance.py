@@ -103,6 +103,8 @@ def test_many_pictures_are_looked_at_as_one_is():
 
 
 def test_misshaped_pictures_and_words_are_refused():
+    with pytest.raises(ShapeError, match="multiple of 8; got 100"):
+        Affordance(AffordanceConfig(frame_size=100))
     net = Affordance(SMALL)
     with pytest.raises(ShapeError, match="frames"):
         net(torch.zeros(2, 2, 3, 32, 32), torch.zeros(2, 384))
