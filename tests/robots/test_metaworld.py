@@ -9,6 +9,7 @@ from kinelib.robots import rendering
 from kinelib.robots.demonstrations import SPLITS
 from kinelib.robots.metaworld_world import MARKER, SHARED_SCENES, TASKS, TEN, VIEWS, MetaWorld
 from kinelib.robots.rendering import RendererError, choose_backend
+from kinelib.robots.suites import find_suite
 from kinelib.robots.worlds import WorldError
 
 TRIED = ("drawer-open", "pick-place", "faucet-close")
@@ -121,6 +122,21 @@ def test_experts_succeed_and_say_so_once_it_is_done(metaworld, task):
         assert np.abs(world.expert()).max() <= 1
         world.step(world.expert())
     assert world.success and world.language() and world.note == ""
+
+
+def test_demonstrations_go_on_from_where_reaching_counts_to_the_goal_itself(metaworld):
+    """Policies that learnt from experts stopped 8 actions after success halted five centimetres from goals."""
+    world, hold = metaworld("reach"), find_suite("metaworld").demos.hold
+    for seed in range(3):
+        world.reset(seed)
+        while not world.success:
+            world.step(world.expert())
+        hands = [world.proprioception()[:3]]
+        for _ in range(hold):
+            world.step(world.expert())
+            hands.append(world.proprioception()[:3])
+        assert np.linalg.norm(hands[-1] - hands[0]) > 0.02, "metres; half of what was left and more"
+        assert np.linalg.norm(hands[-1] - hands[-5]) < 0.0045, "nearly there"
 
 
 def test_an_action_that_is_no_number_is_not_taken(metaworld):
