@@ -211,7 +211,7 @@ def test_robots_commands_reach_their_functions(monkeypatch, capsys):
     assert cli.main(["evaluate", "robots", "--json", "r.json", "--way", "policy", "--episodes", "4"]) == 0
     assert calls[1][0][0] == "metaworld" and calls[1][1]["ways"] == ["policy"] and calls[1][1]["episodes"] == 4
     assert cli.main(["train", "robots", "--steps", "5", "--noise", "0.3"]) == 0
-    assert [one[0][0] for one in calls[2:]] == ["guess", "planner", "cloning", "inverse", "policy"]
+    assert [one[0][0] for one in calls[2:]] == ["guess", "planner", "cloning", "inverse", "affordance", "policy"]
     assert all("start" not in one[1] and one[1]["changes"] == {"noise": 0.3} for one in calls[2:])
     assert "a table" in capsys.readouterr().out
 
