@@ -184,7 +184,6 @@ def moment_affordances(
     """Places (M, V, 2, 2) and known (M, V, 2) of every moment of `robot_data.load_set`, whose arguments these are."""
     parts = []
     for one in Demonstrations(folder, tasks=tasks, split=split, per_task=per_task, skip=skip):
-        count = (len(one.actions) + one.every - 1) // one.every
-        parts.append([part[:count] for part in here_and_there(one)])
+        parts.append([part[: one.moments] for part in here_and_there(one)])
     places, known = (torch.from_numpy(np.concatenate(part)) for part in zip(*parts, strict=True))
     return places, known

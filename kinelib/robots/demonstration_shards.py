@@ -92,6 +92,11 @@ class Demonstration:
         """(T,) the step at which each frame was drawn."""
         return np.arange(self.pictures.shape[1]) * self.every
 
+    @property
+    def moments(self) -> int:
+        """Frames at which an action follows; a frame after the last action is none."""
+        return -(-len(self.actions) // self.every)
+
     def tracks_of(self, view: str) -> Tracks:
         """The exact tracks of one view, B = 1; raises WorldError for a view it lacks."""
         number = self.views.index(check_known("view of this demonstration", view, self.views))

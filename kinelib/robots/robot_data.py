@@ -24,6 +24,7 @@ from torch import Tensor
 
 from kinelib.learning.files import written_whole
 from kinelib.learning.image import shrink, to_model_frame
+from kinelib.robots.colour_glance import model_frames
 from kinelib.robots.demonstration_shards import Demonstration, DemonstrationError, Demonstrations
 from kinelib.zipmo.autoencoder import TrackAutoencoder
 
@@ -54,7 +55,7 @@ class RobotSet:
 
     def frames(self, rows: Tensor) -> Tensor:
         """(B, V, 3, S, S) pictures of moments in [-1, 1]."""
-        return rearrange(self.pictures[rows], "b v h w c -> b v c h w").float() / 127.5 - 1
+        return model_frames(self.pictures[rows])
 
     def texts(self, rows: Tensor) -> list[str]:
         """The sentences of moments."""
@@ -165,7 +166,7 @@ def moment_tracks(
     """
     tracks, keep = [], []
     for one in Demonstrations(folder, tasks=tasks, split=split, per_task=per_task, skip=skip):
-        for frame in range((len(one.actions) + one.every - 1) // one.every):
+        for frame in range(one.moments):
             around, kept = window_tracks(one, frame, offsets, points, seed=len(tracks))
             tracks.append(around.half())
             keep.append(kept)
@@ -235,7 +236,7 @@ def with_latents(
     window, ahead = 0, range(data.window // data.every + 1)
     for one in Demonstrations(folder, tasks=tasks, split=split, per_task=per_task, skip=skip):
         begin = data.starts[window].item()
-        while window < len(data.starts) and data.starts[window] - begin < (len(one.actions) + one.every - 1) // one.every:
+        while window < len(data.starts) and data.starts[window] - begin < one.moments:
             row = data.starts[window]
             tracks, keep = window_tracks(one, int(row) - begin, ahead, seed=window)
             waiting.append((tracks, keep, data.frames(row[None])[0]))
