@@ -60,14 +60,19 @@ def run_command(arguments: argparse.Namespace) -> int:
 
 def _track(given: argparse.Namespace) -> None:
     if given.clips:
+        from kinelib.tracks.real import Windows
         from kinelib.tracks.video_shards import write_video_shards
 
         part, parts = given.shard
         options = dict(shard_index=part, num_shards=parts, grid=given.grid or 24, seed=given.seed, say=print)
+        cut = {name: getattr(given, name) for name in ("hop", "crops") if getattr(given, name)}
+        options |= dict(windows=Windows(**cut))
         write_video_shards(given.video, given.out, held_out=tuple(given.hold_out), **options)
         return
-    if len(given.video) > 1 or given.hold_out or given.shard != (0, 1):
-        raise ValueError("one video is tracked at a time; several videos, --hold-out and --shard go with --clips.")
+    if len(given.video) > 1 or given.hold_out or given.shard != (0, 1) or given.hop or given.crops:
+        raise ValueError(
+            "one video is tracked at a time; several videos, --hold-out, --shard, --hop and --crops go with --clips."
+        )
 
     from kinelib.tracks.track_video import track_video
 

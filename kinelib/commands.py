@@ -182,6 +182,8 @@ def parser() -> argparse.ArgumentParser:
     many.add_argument(
         "--hold-out", action="append", default=[], metavar="NAME", help="a video only to measure on; repeatable"
     )
+    many.add_argument("--hop", type=_at_least_one, help="frames between the starts of two windows (default: 8)")
+    many.add_argument("--crops", type=_at_least_one, help="random crops of a window besides the whole (default: 2)")
     many.add_argument("--shard", type=_part, default=(0, 1), metavar="i/n", help="only videos i, i + n, ... (default: 0/1)")
     track.add_argument("--tracker", default="lk", choices=["lk", "dis", "cotracker", "cotracker-online"], help="default: lk")
     where = track.add_mutually_exclusive_group()

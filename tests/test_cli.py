@@ -13,6 +13,7 @@ from kinelib import __main__ as cli
 from kinelib.bodies.motion_files import save_motion
 from kinelib.bodies.procedural import procedural_clips
 from kinelib.course.runner import Outcome
+from kinelib.tracks.real import Windows
 
 COMMANDS = (
     "check",
@@ -283,7 +284,7 @@ def test_track_a_shipped_clip(repository, tmp_path, capsys):
     before = out.read_bytes()
     assert cli.main(arguments) == 2 and out.read_bytes() == before
     assert cli.main([*arguments, "--overwrite"]) == 0
-    for more in ([str(clip)], ["--hold-out", "cup"], ["--shard", "0/2"]):
+    for more in ([str(clip)], ["--hold-out", "cup"], ["--shard", "0/2"], ["--hop", "4"], ["--crops", "5"]):
         assert cli.main(["track", *more, *arguments[1:], "--overwrite"]) == 2
         assert "go with --clips" in capsys.readouterr().err
 
@@ -296,6 +297,9 @@ def test_track_makes_training_clips_of_folders(monkeypatch):
     assert [str(video) for video in videos] == ["a", "b.mp4"] and str(out) == "shards"
     assert options["held_out"] == ("cup",) and options["grid"] == 40
     assert (options["shard_index"], options["num_shards"]) == (1, 2)
+    assert options["windows"] == Windows()
+    assert cli.main([*say, "--hop", "4", "--crops", "5"]) == 0
+    assert seen[3]["windows"] == Windows(hop=4, crops=5)
 
 
 def test_the_version_is_the_package_s(repository):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -118,19 +119,47 @@ def scene_version(families: tuple[str, ...]) -> str:
     return hashlib.sha256(b"".join(s.read_bytes() for s in sources) + repr(families).encode()).hexdigest()[:10]
 
 
-def shard_clips(folder: str | Path, *, size: int = 64, points: int = 96, frames: int = 64, keep=lambda clip: True) -> Clips:
-    """Clips of a shard folder that have at least `points` tracks of `frames` frames and pass `keep`."""
+def shard_clips(
+    folder: str | Path,
+    *,
+    size: int = 64,
+    points: int = 96,
+    frames: int = 64,
+    most: int | None = None,
+    keep=lambda clip: True,
+) -> Clips:
+    """Clips of a shard folder that have at least `points` tracks of `frames` frames and pass `keep`.
+
+    Args:
+        folder: of Parquet shards.
+        size: S of the first frames.
+        points, frames: N and T of the clips; longer ones are cut.
+        most: clips a video, drawn at random, so that a long video does not outweigh the others; None: all.
+        keep: which clips are wanted.
+
+    Raises:
+        ValueError: when there is none.
+    """
     from kinelib.tracks.shards import TrackShards
 
-    pictures, tracks = [], []
+    pictures, tracks, sources = [], [], []
     for clip in TrackShards(folder):
         if clip.tracks.num_points >= points and clip.tracks.num_frames >= frames and keep(clip):
             pictures.append(to_model_frame(clip.first_frame[None], size))
             tracks.append(clip.tracks.xy[0, :points, :frames])
+            sources.append(clip.tracks.provenance.get("source"))
     if not tracks:
         raise ValueError(f"{folder} holds no clip with {points} tracks of {frames} frames; track more points or videos.")
     pictures = ((torch.cat(pictures) + 1) * 127.5).round().clamp(0, 255).byte()
-    return Clips(pictures, torch.stack(tracks).half())
+    clips = Clips(pictures, torch.stack(tracks).half())
+    if most is None:
+        return clips
+    order, seen = torch.randperm(len(clips), generator=torch.Generator().manual_seed(0)).tolist(), Counter()
+    rows = []
+    for row in order:
+        seen[sources[row]] += 1
+        rows += [row] * (seen[sources[row]] <= most)
+    return clips.pick(torch.tensor(sorted(rows)))
 
 
 def draw_clips(

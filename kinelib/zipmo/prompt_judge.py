@@ -18,6 +18,7 @@ from einops import rearrange
 from torch import Tensor
 
 from kinelib.notation import check_shape
+from kinelib.zipmo.prompt_words import WORDS
 
 NONE = -1  # the judge's answer when nothing that was asked about happened
 STILL = 0.04  # displacement of the scenery, in half frames, below which the camera stands still
@@ -30,7 +31,7 @@ class PromptCase:
 
     family: str  # of the scene
     question: str  # key of QUESTIONS
-    wording: str  # "generator" or "free"
+    wording: str  # one of WORDINGS
     right: int  # index of the option that the prompt names
     other: int  # index of the option that the other prompt names
     prompt: str
@@ -204,7 +205,7 @@ class Question:
 
     category: str
     options: tuple[str, ...]  # as they stand in scene labels
-    free: tuple[str, ...]  # by option, our own wording that the generator never uses; {c} stands for a colour
+    said: dict[str, tuple[tuple[str, ...], ...]]  # by wording and option: sentences that mean it, {c} standing for a colour
     judge: Callable[[Seen], np.ndarray]  # (K,) index of the option, or NONE
 
 
@@ -224,43 +225,7 @@ _JUDGES: dict[str, Callable[[Seen], np.ndarray]] = {
     "camera": _view,
     "drift": _drift,
 }
-# A question a paragraph: key; category, then option = free wording, in the order of the judge's answers.
-_WORDS = """
-vehicle; direction; turn-left = turn left, {c} car; straight = no turns, {c} car, just carry on ahead;
-    turn-right = turn right, {c} car
-roll; direction; down-fast = the {c} wheel races downhill; down-slow = the {c} wheel creeps downhill;
-    up-and-back = first uphill, then the {c} wheel comes back
-rigid; turning sense; slide-turn-ccw = push the {c} block and twist it anticlockwise;
-    slide = the {c} block glides and does not rotate; slide-turn-cw = push the {c} block and twist it clockwise
-orbit; turning sense; cw = the {c} comet flies round the sun clockwise; ccw = the {c} comet flies round the sun anticlockwise
-spinner; turning sense; cw = spin the blades clockwise; ccw = spin the blades anticlockwise
-arm-sense; turning sense; cw = bend the {c} arm clockwise; ccw = bend the {c} arm anticlockwise
-arm-2-joints; which part moves; shoulder = move only the shoulder of the {c} arm; elbow = move only the elbow of the {c} arm
-arm-3-joints; which part moves; shoulder = move only the shoulder of the {c} arm; elbow = move only the elbow of the {c} arm;
-    wrist = move only the wrist of the {c} arm
-billiards; which part moves; miss = a shot that leaves the other balls alone; hit = a shot that pushes another ball away
-maze; path; left = robot, use the left opening; right = robot, use the right opening
-maze-2; path; left-left = robot, use the left opening twice; left-right = robot, use the left opening, then the right one;
-    right-left = robot, use the right opening, then the left one; right-right = robot, use the right opening twice
-bounce; strength; dull = a heavy ball that stays low; bouncy = a rubber ball that springs up from the floor
-camera; camera motion; pan-left = move the camera to the left; pan-right = move the camera to the right;
-    pan-up = move the camera upwards; pan-down = move the camera downwards;
-    zoom-in = all gets bigger as the camera comes closer; zoom-out = all gets smaller as the camera backs away;
-    roll-cw = the whole view turns clockwise; roll-ccw = the whole view turns anticlockwise
-drift; camera or object; drifts = filmed by a shaky camera; still = filmed by a camera on a tripod
-"""
-
-
-def _questions(words: str) -> dict[str, Question]:
-    questions = {}
-    for paragraph in words.strip().replace("\n   ", "").splitlines():
-        key, category, *pairs = paragraph.split("; ")
-        options, free = zip(*(pair.split(" = ") for pair in pairs), strict=True)
-        questions[key] = Question(category, options, free, _JUDGES[key])
-    return questions
-
-
-QUESTIONS = _questions(_WORDS)
+QUESTIONS = {key: Question(*words, _JUDGES[key]) for key, words in WORDS.items()}
 
 
 def answers(family: str, label: str, camera: bool, three: bool) -> dict[str, str]:

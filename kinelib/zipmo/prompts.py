@@ -32,10 +32,12 @@ from kinelib.zipmo.data import TEST_SEED
 from kinelib.zipmo.forecast import TEXT_GUIDANCE
 from kinelib.zipmo.pretrained import load_latent
 from kinelib.zipmo.prompt_judge import QUESTIONS, PromptCase, answers, judge
+from kinelib.zipmo.prompt_words import WORDINGS
 
 FUTURES = 10  # futures of a first frame among which options are looked for
 DRIFT_SHARE = 0.2  # of the scenes that can be asked about the camera, how many are
-COUNTS = {Profile.SMOKE: 32, Profile.LAB: 400, Profile.PAPER: 1600}  # cases in the generator's wording; a quarter are free
+COUNTS = {Profile.SMOKE: 32, Profile.LAB: 400, Profile.PAPER: 1600}  # cases in the generator's wording
+SHARES = {"generator": 1, "free": 4, "blind": 1}  # of these cases in each wording: all of them, a quarter, all
 
 
 def prompt_cases(
@@ -46,15 +48,17 @@ def prompt_cases(
     Args:
         count: cases, from all families in turn; the first k of them do not depend on it.
         seed: of the scenes; TEST_SEED and above are held out.
-        wording: "generator" for the captions of the futures, "free" for sentences that the generator never uses.
+        wording: "generator" for the captions of the futures, "free" or "blind" for sentences that training never uses.
         size: pixels of the first frame.
         futures: how many of a first frame are looked at; a frame whose futures all agree gives no case.
 
     Raises:
         ValueError: for an unknown wording, no cases, or fewer than 2 futures.
     """
-    if wording not in ("generator", "free") or count < 1 or futures < 2:
-        raise ValueError(f"wording is 'generator' or 'free', count >= 1, futures >= 2; got {wording!r}, {count}, {futures}.")
+    if wording not in WORDINGS or count < 1 or futures < 2:
+        raise ValueError(
+            f"wording is one of {', '.join(WORDINGS)}, count >= 1, futures >= 2; got {wording!r}, {count}, {futures}."
+        )
     cases: list[PromptCase] = []
     while len(cases) < count:
         # Frames too small to look at: only tracks and captions of the futures are needed.
@@ -82,9 +86,9 @@ def _case(later: list[Scenes], frame: Tensor, row: int, chance: np.random.Genera
     picked = [chance.choice([k for k, answer in enumerate(said) if answer[name] == option]) for option in pair]
     prompts = [later[k].captions[row] for k in picked]
     right, other = (question.options.index(option) for option in pair)
-    if wording == "free":
+    if wording != "generator":
         colour = next(word for word in prompts[0].split() if word in COLOURS)
-        prompts = [question.free[option].format(c=colour) for option in (right, other)]
+        prompts = [str(chance.choice(question.said[wording][option])).format(c=colour) for option in (right, other)]
     facts = {key: known[key][row].double().numpy() for key in ("direction", "walls", "joint_lengths", "radius")}
     facts |= {key: known[key][row, 0].double().numpy() for key in ("centre", "angle")} | {"main": int(known["main"][row])}
     truths = [later[k].tracks.xy[row] for k in picked]
@@ -187,13 +191,14 @@ def evaluate_prompts(
     Raises:
         ValueError: for an unknown profile, or a planner that reads no text.
     """
-    count = COUNTS[profile(profile_name)]
+    name = profile(profile_name)
     latent = load_latent(checkpoint, text_guidance=text_guidance)
     if not latent.takes_text:
         raise ValueError(
             "this planner reads no text (text_width = 0); train one that does: kinelib train zipmo --stage planner"
         )
-    rows = prompts_followed(latent, prompt_cases(count) + prompt_cases(count // 4, wording="free"))
+    cases = [case for wording in WORDINGS for case in prompt_cases(COUNTS[name] // SHARES[wording], wording=wording)]
+    rows = prompts_followed(latent, cases)
     content = {"text_guidance": text_guidance, "samples": 4, "seed": 0, "rows": [asdict(row) for row in rows]}
     write_text_whole(json_path, json.dumps(content, indent=1) + "\n")
     return prompt_table(rows)

@@ -9,7 +9,8 @@ autoencoder of the same output folder, frozen. Data: procedural scenes, and trac
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from kinelib.learning.fit import FitConfig, FitResult, fit
 from kinelib.learning.profiles import Profile, profile
 from kinelib.learning.schedule import CONTINUED
 from kinelib.learning.text import TextEncoder, TextTable, text_table
+from kinelib.zipmo.augment import filmed_tracks, other_light
 from kinelib.zipmo.autoencoder import AutoencoderConfig, TrackAutoencoder
 from kinelib.zipmo.autoregressive import AutoregressiveModel
 from kinelib.zipmo.data import TRAIN_SEED, Clips, draw_clips, encode_clips, raw_latents, scene_clips, shard_clips
@@ -28,6 +30,7 @@ from kinelib.zipmo.flow_matcher import FlowMatcher, FlowMatcherConfig
 from kinelib.zipmo.pokes import draw_pokes
 from kinelib.zipmo.regression import Regression
 from kinelib.zipmo.video_model import VideoFlowMatcher, scene_videos, video_draw, video_loss
+from kinelib.zipmo.wordings import reworded
 
 STAGES = ("autoencoder", "planner", "regression", "direct", "autoregressive", "video")
 BATCHES = dict(zip(STAGES, (1, 2, 2, 0.5, 0.5, 0.5), strict=True))  # trajectories and videos are long
@@ -35,6 +38,7 @@ VIDEO_SHARE = 12  # one scene in so many is drawn as a whole video, which weighs
 SHIPPED_STAGES = STAGES[:4]  # what a training without a stage makes; the others are asked for by name
 BASELINES = STAGES[2:5]  # they share parts with the planner
 KL_WEIGHT = 1e-5
+REWORDED = 0.5  # of the captions are told to the planner in other words
 MEASURED = 4096  # captions that statistics are taken from
 
 
@@ -48,6 +52,8 @@ class Size:
     learning_rate: float = 2e-3  # peak
     points: int = 96  # tracks a clip
     real_share: float = 0.1  # of every batch from real video, where there is any
+    real_encoded: float = 0.35  # the same for the autoencoder, which has to read pictures of every kind
+    real_most: int = 64  # clips a real video
 
 
 SIZES = {
@@ -69,9 +75,10 @@ class Sources:
         """`count` clips, a share of them real."""
         return draw_clips(self.scenes, count, generator, self.real, self.share)
 
-    def captions(self) -> list[str]:
-        """Every caption once, in order; the empty one among them, for clips of which nothing is said."""
-        return sorted({"", *(self.scenes.captions or ()), *((self.real and self.real.captions) or ())})
+    def sentences(self) -> list[str]:
+        """Every caption and its other wordings once, in order; the empty one too, for clips of which nothing is said."""
+        captions = {"", *(self.scenes.captions or ()), *((self.real and self.real.captions) or ())}
+        return sorted(captions.union(*map(reworded, captions)))
 
 
 def training_sources(size: Size, *, frame_size: int = 64, cache: Path | None = None, real: Path | None = None) -> Sources:
@@ -86,7 +93,7 @@ def training_sources(size: Size, *, frame_size: int = 64, cache: Path | None = N
     scenes = scene_clips(size.scenes, TRAIN_SEED, size=frame_size, cache=cache)
     clips = None
     if real is not None and real.exists():
-        clips = shard_clips(real, size=frame_size, points=size.points, keep=is_training_clip)
+        clips = shard_clips(real, size=frame_size, points=size.points, most=size.real_most, keep=is_training_clip)
     return Sources(scenes, clips, size.real_share)
 
 
@@ -96,14 +103,22 @@ def is_training_clip(clip) -> bool:
 
 
 def autoencoder_draw(sources: Sources, batch: int):
-    """Batches for the autoencoder: clips and how many of their tracks are encoded (4..48, mostly 24..48)."""
+    """Batches for the autoencoder: clips and how many of their tracks are encoded (4..48, mostly 24..48).
+
+    Where there is real video, pictures are shown in other light too, and some real ones under a drawn camera (`augment`).
+    """
+    scenes = batch if sources.real is None else batch - round(batch * sources.share)
 
     def draw(generator: torch.Generator) -> dict:
         clips = sources.draw(batch, generator)
+        tracks, frame = clips.tracks.float(), clips.model_frames()
+        if scenes < batch:
+            filmed = filmed_tracks(tracks[scenes:], generator)
+            tracks, frame = torch.cat([tracks[:scenes], filmed]), other_light(frame, generator)
         few = torch.rand((), generator=generator) < 0.3
         low, high = (4, 24) if few else (24, 49)
         encoded = int(torch.randint(low, high, (), generator=generator))
-        return {"tracks": clips.tracks[:, : encoded + 40].float(), "frame": clips.model_frames(), "encoded": encoded}
+        return {"tracks": tracks[:, : encoded + 40], "frame": frame, "encoded": encoded}
 
     return draw
 
@@ -123,11 +138,21 @@ def planner_draw(sources: Sources, batch: int, slots: int, sentences: TextTable 
         tracks = clips.tracks.float()
         pokes, mask = draw_pokes(tracks, slots, generator)
         latents = None if clips.latents is None else clips.latents.float()
-        text = None if sentences is None else sentences.pick(clips.captions or [""] * batch)
+        text = None if sentences is None else sentences.pick(say_otherwise(clips.captions or [""] * batch, generator))
         frame = clips.model_frames()
         return {"frame": frame, "latents": latents, "pokes": pokes, "mask": mask, "tracks": tracks, "text": text}
 
     return draw
+
+
+def say_otherwise(captions: Sequence[str], generator: torch.Generator, share: float = REWORDED) -> list[str]:
+    """The captions, a share of them in one of their other wordings, where there are any."""
+    chance, which = torch.rand(2, len(captions), generator=generator).tolist()
+    said = []
+    for caption, p, q in zip(captions, chance, which, strict=True):
+        others = reworded(caption) if p < share else ()
+        said.append(others[int(q * len(others))] if others else caption)
+    return said
 
 
 def latent_loss(autoencoder: TrackAutoencoder):
@@ -259,7 +284,8 @@ def train_stage(
         sources = training_sources(size, frame_size=frame_size, cache=cache, real=Path(real) if real else cache / "real")
         amounts = len(sources.scenes), len(sources.real or ())
     if stage == "autoencoder":
-        if model.config.layout == "local":
+        sources = replace(sources, share=size.real_encoded)
+        if model.config.layout == "local" and start is None:
             model.codec.basis.measure(sources.scenes.tracks[:4096].float())
         draw, loss = autoencoder_draw(sources, batch), autoencoder_loss
     elif stage in ("direct", "autoregressive"):
@@ -269,7 +295,7 @@ def train_stage(
         sources = Sources(encode(sources.scenes), encode(sources.real), sources.share)
         sentences = None
         if stage == "planner":
-            sentences = text_table(sources.captions(), TextEncoder(), cache)
+            sentences = text_table(sources.sentences(), TextEncoder(), cache)
             some = torch.randperm(len(sentences), generator=torch.Generator().manual_seed(0))[:MEASURED]
             model.conditions.sentence.measure(sentences.pick(some))
         draw, loss = planner_draw(sources, batch, model.config.max_pokes, sentences), latent_loss(autoencoder)
@@ -284,7 +310,7 @@ def train_stage(
         description=f"zipmo {stage}",
     )
     if not result.stopped_early and int(os.environ.get("RANK", 0)) == 0:
-        if stage == "autoencoder":
+        if stage == "autoencoder" and start is None:  # or else planners of the earlier one would not fit any more
             model.measure_statistics(raw_latents(sources.scenes.pick(torch.arange(min(4096, size.scenes))), model))
         half = stage != "autoencoder"  # whose small error is decoded; the others are three times as large
         budget = {"steps": steps, "seconds": config.seconds, "seed": seed, "start": start and "DIR"}

@@ -109,6 +109,36 @@ def test_real_clips_come_from_shards_without_those_held_out(tmp_path):
         data.shard_clips(folder, size=16, points=97)
 
 
+def test_no_video_outweighs_the_others(tmp_path):
+    generator = np.random.default_rng(0)
+    clips = []
+    for i, source in enumerate(["long.mp4"] * 9 + ["short.mp4"] * 2):
+        xy = torch.full((1, 96, 64, 2), i / 32)
+        clips.append(
+            Clip(f"clip{i}", Tracks(xy, provenance={"source": source}), generator.integers(0, 255, (8, 8, 3), np.uint8))
+        )
+    write_shards(clips, tmp_path, card=ShardCard("Test tracks", "CC0", "numbers"))
+    kept = (data.shard_clips(tmp_path, size=8, most=3).tracks[:, 0, 0, 0] * 32).tolist()
+    assert len(kept) == 5 and kept[-2:] == [9, 10] and kept == sorted(kept)
+    assert kept[:3] != [0, 1, 2]  # drawn, not the first
+    assert len(data.shard_clips(tmp_path, size=8)) == 11
+
+
+def test_the_autoencoder_sees_real_pictures_in_other_light_and_under_drawn_cameras(tmp_path):
+    scenes = tiny.scenes(40)
+    real = data.Clips(scenes.frames, torch.full_like(scenes.tracks, 0.5))
+    size = scenes.tracks.shape[1]
+    plain = train.autoencoder_draw(train.Sources(scenes, None, 0.5), 16)(torch.Generator().manual_seed(0))
+    frames = {tuple(frame.flatten().tolist()) for frame in scenes.model_frames()}
+    assert all(tuple(frame.flatten().tolist()) in frames for frame in plain["frame"])
+    batch = train.autoencoder_draw(train.Sources(scenes, real, 0.5), 200)(torch.Generator().manual_seed(0))
+    assert batch["tracks"].shape[1] <= size and batch["tracks"].isfinite().all()
+    untouched = (batch["tracks"][100:] == 0.5).flatten(1).all(dim=1)
+    assert 0.4 < float(untouched.float().mean()) < 0.8 and not (batch["tracks"][:100] == 0.5).flatten(1).all(dim=1).any()
+    same = [tuple(frame.flatten().tolist()) in frames for frame in batch["frame"]]
+    assert 0.15 < sum(same) / len(same) < 0.45
+
+
 # ---- stages
 
 
