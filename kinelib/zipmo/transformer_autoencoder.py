@@ -144,17 +144,37 @@ class TransformerDecoder(nn.Module):
         """The keys and values of the image features, which every chunk of a dense decode can share."""
         return self.transformer.contexts(features, self.feature_positions[None])
 
-    def forward(self, latents: Tensor, contexts: list[KeysValues], query_points: Tensor, num_frames: int) -> Tensor:
+    def grid_contexts(self, latents: Tensor, contexts: list[KeysValues]) -> list[KeysValues]:
+        """Every layer's keys and values of the latents, for queries that do not see each other.
+
+        Latents then see latents only, so that one row of them serves all points and every chunk of a dense decode.
+        """
+        x, layers = self.latents_in(rearrange(latents, "b s r w c -> b (s r w) c")), self.transformer.layers
+        made = []
+        for layer, table, context in zip(layers, self.transformer.tables(self.grid_positions[None]), contexts, strict=True):
+            attention, normed = layer.self_attention, layer.self_norm(x)
+            made.append(attention.keys_values(normed, table.own))
+            if layer is not layers[-1]:
+                x = layer.after_self(x + attention(normed, made[-1], table.own), table, context)
+        return made
+
+    def forward(
+        self,
+        latents: Tensor,
+        contexts: list[KeysValues],
+        query_points: Tensor,
+        num_frames: int,
+        grid_contexts: list[KeysValues] | None = None,
+    ) -> Tensor:
         """Arguments and results as of :meth:`TransformerCodec.decode`, with contexts in place of features."""
         config, (batch, points, _) = self.config, query_points.shape
-        tokens = self.latents_in(rearrange(latents, "b s r w c -> b (s r w) c"))
         queries = repeat(self.query, "c -> b l c", b=batch, l=points * num_frames)
         grid, places = self.grid_positions, track_positions(query_points, num_frames)
         if config.independent_queries:
-            x = self._apart(
-                tokens, queries, self.transformer.tables(grid[None]), self.transformer.tables(places), contexts, points
-            )
+            shared = self.grid_contexts(latents, contexts) if grid_contexts is None else grid_contexts
+            x = self._apart(shared, queries, self.transformer.tables(places), contexts, points)
         else:
+            tokens = self.latents_in(rearrange(latents, "b s r w c -> b (s r w) c"))
             tables = self.transformer.tables(torch.cat([grid.expand(batch, -1, -1), places], dim=1))
             x = self.transformer(torch.cat([tokens, queries], dim=1), tables, contexts, keep=slice(len(grid), None))
         tracks = rearrange(self.head(x), "b (n t) xy -> b n t xy", t=num_frames)
@@ -162,22 +182,19 @@ class TransformerDecoder(nn.Module):
 
     def _apart(
         self,
-        latents: Tensor,
+        grid_contexts: list[KeysValues],
         queries: Tensor,
-        grid: list[LayerTables],
         places: list[LayerTables],
         contexts: list[KeysValues],
         points: int,
     ) -> Tensor:
-        """The stack where a query token sees the latents and its own point's tokens, and latents see latents only.
+        """The stack where a query token sees the latents and its own point's tokens.
 
-        The same as one sequence under a mask. But nothing of the latents depends on the queries, so that one row of latents
-        serves all points, and a point looks at cells + T tokens instead of cells + Q * T.
+        The same as one sequence under a mask, but a point looks at cells + T tokens instead of cells + Q * T.
         """
-        for layer, grid_table, table, context in zip(self.transformer.layers, grid, places, contexts, strict=True):
-            attention = layer.self_attention
-            of_grid, normed = layer.self_norm(latents), layer.self_norm(queries)
-            shared, own = attention.keys_values(of_grid, grid_table.own), attention.keys_values(normed, table.own)
+        for layer, shared, table, context in zip(self.transformer.layers, grid_contexts, places, contexts, strict=True):
+            attention, normed = layer.self_attention, layer.self_norm(queries)
+            own = attention.keys_values(normed, table.own)
             seen = (
                 torch.cat(
                     [
@@ -193,8 +210,6 @@ class TransformerDecoder(nn.Module):
             )
             answer = attention(rearrange(normed, "b (q t) c -> (b q) t c", q=points), KeysValues(*seen), turn)
             queries = layer.after_self(queries + rearrange(answer, "(b q) t c -> b (q t) c", q=points), table, context)
-            if layer is not self.transformer.layers[-1]:
-                latents = layer.after_self(latents + attention(of_grid, shared, grid_table.own), grid_table, context)
         return queries
 
 
@@ -254,6 +269,7 @@ class TransformerCodec(nn.Module):
         num_frames: int | None = None,
         *,
         contexts: list[KeysValues] | None = None,
+        grid_contexts: list[KeysValues] | None = None,
     ) -> Tensor:
         """Says where points go that start at the query points.
 
@@ -265,6 +281,7 @@ class TransformerCodec(nn.Module):
             query_points: (B, Q, 2) xy, at least one.
             num_frames: T of the answer, spread over the same stretch of time; default the config's.
             contexts: `decoder.contexts(features)` of an earlier call, to avoid computing them twice.
+            grid_contexts: `decoder.grid_contexts(latents, contexts)` likewise, where queries do not see each other.
 
         Returns:
             (B, Q, T, 2) positions.
@@ -279,7 +296,7 @@ class TransformerCodec(nn.Module):
         if contexts is None:
             self._check_features(features, sizes["B"])
             contexts = self.decoder.contexts(features)
-        return self.decoder(latents, contexts, query_points, frames)
+        return self.decoder(latents, contexts, query_points, frames, grid_contexts)
 
     def decode_dense(
         self, latents: Tensor, features: Tensor, rows: int, columns: int, num_frames: int | None = None, chunk: int = 64
@@ -287,18 +304,19 @@ class TransformerCodec(nn.Module):
         """Decodes a grid of start points in interleaved chunks that each span the whole frame: (B, rows, columns, T, 2).
 
         At most `chunk` points are decoded together, a square of every a-th row and e-th column (release: 8 x 8). The image's
-        keys and values are computed once.
+        keys and values are computed once, and so are the latents' where queries do not see each other.
         """
         points = rearrange(cell_centres(rows, columns, latents.device), "(r w) xy -> r w xy", r=rows)
         side = math.isqrt(chunk)
         apart = (1, 1) if rows * columns <= chunk else (math.ceil(rows / side), math.ceil(columns / side))
         contexts = self.decoder.contexts(features)
+        shared = self.decoder.grid_contexts(latents, contexts) if self.config.independent_queries else None
         frames = self.config.num_frames if num_frames is None else num_frames
         answer = latents.new_empty(len(latents), rows, columns, frames, 2)
         for row, column in itertools.product(*(range(step) for step in apart)):
             part = points[row :: apart[0], column :: apart[1]]
             queries = repeat(part, "r w xy -> b (r w) xy", b=len(latents))
-            decoded = self.decode(latents, features, queries, frames, contexts=contexts)
+            decoded = self.decode(latents, features, queries, frames, contexts=contexts, grid_contexts=shared)
             answer[:, row :: apart[0], column :: apart[1]] = rearrange(decoded, "b (r w) t xy -> b r w t xy", r=len(part))
         return answer
 
