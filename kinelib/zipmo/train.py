@@ -246,7 +246,8 @@ def train_stage(
         seed: of weights, data order and noise.
         real: folder of real-video shards; default: `real` in :func:`data_folder`, if it is there.
         start: folder of earlier checkpoints; every tensor of `start`/<stage> that fits is where training begins, at
-                `CONTINUED` of the peak learning rate.
+                `CONTINUED` of the peak learning rate. An autoencoder keeps its basis and its statistics, so that planners
+                of the earlier one still fit.
 
     Raises:
         ValueError: for an unknown stage or profile, both steps and seconds, or an autoencoder that does not fit.

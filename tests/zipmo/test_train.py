@@ -213,6 +213,18 @@ def test_real_clips_are_mixed_in_and_named_on_the_card(small, tmp_path):
     assert "2 windows of real video" in card and "CC BY-NC" in card
 
 
+def test_an_autoencoder_trained_on_keeps_what_planners_rely_on(small, tmp_path):
+    earlier = tiny.autoencoder(noise=0.02)
+    earlier.measure_statistics(torch.randn(40, *tiny.LATENT, generator=torch.Generator().manual_seed(0)) * 3 + 1)
+    checkpoints.save(tmp_path / "earlier" / "autoencoder", earlier, card="**Licence.** MIT.")
+    train.train_stage("autoencoder", out=tmp_path / "out", start=tmp_path / "earlier", **small)
+    later = load_stage("autoencoder", tmp_path / "out")
+    for name in ("latent_shift", "latent_scale"):
+        assert torch.equal(getattr(later, name), getattr(earlier, name))
+    assert torch.equal(later.codec.basis.functions, earlier.codec.basis.functions)
+    assert not all(torch.equal(a, b) for a, b in zip(later.parameters(), earlier.parameters(), strict=True))
+
+
 def test_mistakes_are_told_before_scenes_are_made(small, tmp_path, monkeypatch):
     monkeypatch.setattr(train, "training_sources", lambda *a, **b: pytest.fail("scenes were made"))
     calls = [
