@@ -162,11 +162,16 @@ def shard_clips(
     return clips.pick(torch.tensor(sorted(rows)))
 
 
+def real_count(count: int, real: Clips | None, share: float) -> int:
+    """How many of `count` clips that :func:`draw_clips` draws are real; they are the last ones."""
+    return 0 if real is None else round(count * share)
+
+
 def draw_clips(
     clips: Clips, count: int, generator: torch.Generator, real: Clips | None = None, real_share: float = 0.0
 ) -> Clips:
     """Draws `count` random clips, about `real_share` of them from `real`; point order is shuffled clip by clip."""
-    few = round(count * real_share) if real is not None else 0
+    few = real_count(count, real, real_share)
     batch = clips.pick(torch.randint(len(clips), (count - few,), generator=generator))
     if few:
         batch = batch.join(real.pick(torch.randint(len(real), (few,), generator=generator)))

@@ -24,7 +24,7 @@ from kinelib.learning.text import TextEncoder, TextTable, text_table
 from kinelib.zipmo.augment import filmed_tracks, other_light
 from kinelib.zipmo.autoencoder import AutoencoderConfig, TrackAutoencoder
 from kinelib.zipmo.autoregressive import AutoregressiveModel
-from kinelib.zipmo.data import TRAIN_SEED, Clips, draw_clips, encode_clips, raw_latents, scene_clips, shard_clips
+from kinelib.zipmo.data import TRAIN_SEED, Clips, draw_clips, encode_clips, raw_latents, real_count, scene_clips, shard_clips
 from kinelib.zipmo.direct import DirectFlowMatcher
 from kinelib.zipmo.flow_matcher import FlowMatcher, FlowMatcherConfig
 from kinelib.zipmo.pokes import draw_pokes
@@ -107,7 +107,7 @@ def autoencoder_draw(sources: Sources, batch: int):
 
     Where there is real video, pictures are shown in other light too, and some real ones under a drawn camera (`augment`).
     """
-    scenes = batch if sources.real is None else batch - round(batch * sources.share)
+    scenes = batch - real_count(batch, sources.real, sources.share)
 
     def draw(generator: torch.Generator) -> dict:
         clips = sources.draw(batch, generator)

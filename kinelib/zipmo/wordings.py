@@ -160,11 +160,11 @@ press the {c} blob flat / the {c} blob gets shorter and wider / squeeze the {c} 
 the {c} blob jiggles / the {c} jelly shakes / wobble the {c} blob / the {c} shape quivers in place
 """
 
-_DRIFTS = (
+DRIFTS = (
     "while the camera moves a little", "and the camera drifts along", "with a moving camera", "as the camera wanders",
     "while the view drifts", "filmed from a moving hand", "the camera is not still",
 )  # fmt: skip
-_STILL = ("with a fixed camera", "and the camera stands still", "while the camera does not move", "seen by a resting camera")
+STILL = ("with a fixed camera", "and the camera stands still", "while the camera does not move", "seen by a resting camera")
 _WANDERS = (
     "the camera drifts", "the camera wanders a bit", "the view shifts slightly meanwhile", "a drifting camera looks on",
     "the person filming moves slightly", "the whole picture drifts a bit",
@@ -187,7 +187,7 @@ def rules() -> list[tuple[re.Pattern, tuple[str, ...]]]:
     made = []
     for paragraph in _RULES.strip().split("\n\n"):
         pattern, said = paragraph.split("\n", 1)
-        made.append((re.compile(pattern), tuple(" ".join(s.split()) for s in said.replace("\n", " ").split(" / "))))
+        made.append((re.compile(pattern), tuple(" ".join(said.split()).split(" / "))))
     return made
 
 
@@ -211,6 +211,7 @@ def reworded(caption: str) -> tuple[str, ...]:
     sense = re.search(r"(counter-)?clockwise", main)
     slots |= {"c": colour[0], "w": way and way[0], "j": joint and joint[0]}
     senses = _SENSES[sense[0]] if sense else ("",)
+    of_camera = re.match("the (camera|picture)", main)
     sentences = []
     for number, sentence in enumerate(said, start=len(caption)):  # another synonym and another ending for another caption
         slots["s"] = senses[number % len(senses)]
@@ -218,11 +219,11 @@ def reworded(caption: str) -> tuple[str, ...]:
             continue
         words = re.sub(r"\ba (?=anti|orange|elbow)", "an ", sentence.format(**slots)) + "".join(second[:1])
         if drifts:
-            words += f" {_DRIFTS[number % len(_DRIFTS)]}"
-        elif number % 4 == 0 and not re.match("the (camera|picture)", main):
-            words += f" {_STILL[number // 4 % len(_STILL)]}"  # that the camera stands still, captions never say
+            words += f" {DRIFTS[number % len(DRIFTS)]}"
+        elif number % 4 == 0 and not of_camera:
+            words += f" {STILL[number // 4 % len(STILL)]}"  # that the camera stands still, captions never say
         sentences.append(words)
-    if not re.match("the (camera|picture)", main):  # of the camera alone
-        of_camera = _WANDERS if drifts else _RESTS
-        sentences += [of_camera[(len(caption) + k) % len(of_camera)] for k in range(2)]
+    if not of_camera:  # what the camera does, and nothing else
+        alone = _WANDERS if drifts else _RESTS
+        sentences += [alone[(len(caption) + k) % len(alone)] for k in range(2)]
     return tuple(sentences)
